@@ -1,0 +1,202 @@
+"""Devices in the registry: an id is given out once, and its record is kept for ever."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleetctl.errors import Conflict, NotFound
+from fleetctl.model.device import Device, DevicePath, LifeCycle, check_labels, printable
+from fleetctl.model.presence import Sighting, supersedes
+from fleetctl.registry.database import Database, Row
+
+PAGE = 500
+"""How many rows a stream reads at a time."""
+
+_RECORDS = """
+    SELECT d.id, d.tenant, d.location, d.type, d.state, d.created_at,
+        (SELECT json_group_object(key, value) FROM labels WHERE device_id = d.id),
+        p.status, p.session, p.firmware, p.digest, p.heartbeat, p.received_at, t.version, r.version, r.reported
+    FROM devices d LEFT JOIN presence p ON p.device_id = d.id LEFT JOIN twins t ON t.device_id = d.id
+        LEFT JOIN reported r ON r.device_id = d.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """A device with what was last heard of it."""
+
+    device: Device
+    sighting: Sighting | None = None
+    desired_version: int | None = None
+    reported_version: int | None = None
+    reported: Mapping[str, Any] | None = None
+
+
+class Devices(Database):
+    def add_device(self, device: Device) -> bool:
+        """True if it was added, False if the same one was there already.
+
+        Raises:
+            Conflict: the id is taken by another device, or by one that was removed.
+        """
+        labels = check_labels(device.labels)
+        with self.transaction():
+            held = self._held(device.id)
+            if held is not None:
+                _check_same(held, device, labels)
+                return False
+            path = device.path
+            self.write(
+                "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, NULL)",
+                (device.id, path.tenant, path.location, path.device_type, LifeCycle.ACTIVE, device.created_at),
+            )
+            for key, value in labels.items():
+                self.write("INSERT INTO labels VALUES (?, ?, ?)", (device.id, key, value))
+        return True
+
+    def retire_device(self, device_id: str, at: str) -> bool:
+        """Keep the record and the id, but the device is no longer part of the fleet; False if it was retired already."""
+        with self.transaction():
+            if self.device(device_id).state is LifeCycle.RETIRED:
+                return False
+            self.write("UPDATE devices SET state = ?, retired_at = ? WHERE id = ?", (LifeCycle.RETIRED, at, device_id))
+        return True
+
+    def device(self, device_id: str) -> Device:
+        """Raises `NotFound`; a retired device is found too."""
+        device = self._held(device_id)
+        if device is None:
+            raise NotFound(f"no device named {printable(device_id)}", "see fleetctl provision list")
+        return device
+
+    def active_device(self, device_id: str) -> Device:
+        """Raises `NotFound` for a retired device too."""
+        device = self.device(device_id)
+        if device.state is LifeCycle.RETIRED:
+            raise NotFound(f"device `{device_id}` was removed from the fleet", f"see fleetctl provision show {device_id}")
+        return device
+
+    def knows(self, path: DevicePath) -> bool:
+        """Whether an active device lives at exactly that path: what comes from anywhere else is not believed."""
+        found = self.read_one(
+            "SELECT 1 FROM devices WHERE id = ? AND tenant = ? AND location = ? AND type = ? AND state = ?",
+            (path.device_id, path.tenant, path.location, path.device_type, LifeCycle.ACTIVE),
+        )
+        return found is not None
+
+    def records(self, ids: Iterable[str] | None = None, *, retired: bool = False) -> Iterator[DeviceRecord]:
+        """All devices in the order of their ids, or those of `ids` that exist; `retired` includes what was removed."""
+        states = "" if retired else f" AND d.state = '{LifeCycle.ACTIVE}'"
+        pages = self._all_pages(states) if ids is None else self._pages_of(ids, states)
+        for page in pages:
+            for row in page:
+                yield self._record(row)
+
+    def device_ids(self, prefix: str = "", limit: int = -1) -> list[str]:
+        """Ids of active devices that begin with `prefix`, for completion."""
+        rows = self.read(
+            "SELECT id FROM devices WHERE id >= ? AND id < ? AND state = ? ORDER BY id LIMIT ?",
+            (prefix, prefix + "\x7f", LifeCycle.ACTIVE, limit),
+        )
+        return [row[0] for row in rows]
+
+    def count_devices(self) -> int:
+        row = self.read_one("SELECT count(*) FROM devices WHERE state = ?", (LifeCycle.ACTIVE,))
+        return int(row[0]) if row else 0
+
+    def remember_presence(self, path: DevicePath, presence_json: str | bytes, received_at: float) -> bool:
+        """Keep a status document; False if the device is unknown at that path or a newer session was heard of."""
+        document = self.parse(presence_json if isinstance(presence_json, str) else presence_json.decode())
+        seen = Sighting(
+            document["status"],
+            document["session"],
+            document.get("firmwareVersion") or "",
+            document.get("digest") or "",
+            float(document.get("heartbeat") or 0),
+            received_at,
+        )
+        with self.transaction():
+            if not self.knows(path) or not supersedes(seen, self.sighting(path.device_id)):
+                return False
+            self.write(
+                "INSERT OR REPLACE INTO presence VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    path.device_id,
+                    seen.status,
+                    seen.session,
+                    seen.firmware_version,
+                    seen.digest,
+                    seen.heartbeat,
+                    _text(presence_json),
+                    received_at,
+                ),
+            )
+        return True
+
+    def sighting(self, device_id: str) -> Sighting | None:
+        row = self.read_one(
+            "SELECT status, session, firmware, digest, heartbeat, received_at FROM presence WHERE device_id = ?", (device_id,)
+        )
+        return None if row is None else Sighting(*row)
+
+    def presence_document(self, device_id: str) -> dict[str, Any] | None:
+        """The status document that was last remembered, entire."""
+        row = self.read_one("SELECT document FROM presence WHERE device_id = ?", (device_id,))
+        return None if row is None else dict(self.parse(row[0]))
+
+    def _held(self, device_id: str) -> Device | None:
+        return next((record.device for record in self.records([device_id], retired=True)), None)
+
+    def _all_pages(self, states: str) -> Iterator[list[Row]]:
+        after = ""
+        while page := self.read(f"{_RECORDS} WHERE d.id > ?{states} ORDER BY d.id LIMIT {PAGE}", (after,)):
+            yield page
+            after = page[-1][0]
+
+    def _pages_of(self, ids: Iterable[str], states: str) -> Iterator[list[Row]]:
+        wanted = list(dict.fromkeys(ids))
+        for start in range(0, len(wanted), PAGE):
+            part = wanted[start : start + PAGE]
+            found = self.read(_RECORDS + " WHERE d.id IN (SELECT value FROM json_each(?))" + states, (json.dumps(part),))
+            place = {name: index for index, name in enumerate(part)}
+            yield sorted(found, key=lambda row: place[row[0]])
+
+    def _record(self, row: Row) -> DeviceRecord:
+        path = DevicePath(row[1], row[2], row[3], row[0])
+        labels = dict(sorted(self.parse(row[6]).items()))
+        device = Device(path, labels, LifeCycle(row[4]), row[5])
+        sighting = None if row[7] is None else Sighting(*row[7:13])
+        return DeviceRecord(device, sighting, row[13], row[14], None if row[15] is None else self.parse(row[15]))
+
+
+def _text(document: str | bytes) -> str:
+    return document if isinstance(document, str) else document.decode()
+
+
+def _check_same(held: Device, wanted: Device, labels: Mapping[str, str]) -> None:
+    if held.state is LifeCycle.RETIRED:
+        raise Conflict(f"device id `{wanted.id}` was used before and is retired", "choose another id: none is given out twice")
+    differences = [
+        f"{name} is `{here}`, not `{there}`"
+        for name, here, there in (
+            ("tenant", held.path.tenant, wanted.path.tenant),
+            ("location", held.path.location, wanted.path.location),
+            ("type", held.path.device_type, wanted.path.device_type),
+        )
+        if here != there
+    ]
+    differences += [
+        f"label `{key}` is {_shown(held.labels.get(key))}, not {_shown(labels.get(key))}"
+        for key in sorted({*held.labels, *labels})
+        if held.labels.get(key) != labels.get(key)
+    ]
+    if differences:
+        raise Conflict(
+            f"device `{wanted.id}` exists already and differs: {'; '.join(differences)}",
+            f"see fleetctl provision show {wanted.id}",
+        )
+
+
+def _shown(value: str | None) -> str:
+    return "absent" if value is None else printable(value)
