@@ -13,12 +13,12 @@ from fleetctl.registry.database import Database, Row
 PAGE = 500
 """How many rows a stream reads at a time."""
 
-_RECORDS = """
-    SELECT d.id, d.tenant, d.location, d.type, d.state, d.created_at,
-        (SELECT json_group_object(key, value) FROM labels WHERE device_id = d.id),
-        p.status, p.session, p.firmware, p.digest, p.heartbeat, p.received_at, t.version, r.version, r.reported
-    FROM devices d LEFT JOIN presence p ON p.device_id = d.id LEFT JOIN twins t ON t.device_id = d.id
-        LEFT JOIN reported r ON r.device_id = d.id
+_COLUMNS = """SELECT d.id, d.tenant, d.location, d.type, d.state, d.created_at,
+    (SELECT json_group_object(key, value) FROM labels WHERE device_id = d.id),
+    p.status, p.session, p.firmware, p.digest, p.heartbeat, p.received_at, t.version, r.version, r.reported
+"""
+_HEARD = """LEFT JOIN presence p ON p.device_id = d.id LEFT JOIN twins t ON t.device_id = d.id
+    LEFT JOIN reported r ON r.device_id = d.id
 """
 
 
@@ -149,18 +149,18 @@ class Devices(Database):
         return next((record.device for record in self.records([device_id], retired=True)), None)
 
     def _all_pages(self, states: str) -> Iterator[list[Row]]:
+        statement = _COLUMNS + "FROM devices d " + _HEARD + "WHERE d.id > ?" + states + " ORDER BY d.id LIMIT ?"
         after = ""
-        while page := self.read(f"{_RECORDS} WHERE d.id > ?{states} ORDER BY d.id LIMIT {PAGE}", (after,)):
+        while page := self.read(statement, (after, PAGE)):
             yield page
             after = page[-1][0]
 
     def _pages_of(self, ids: Iterable[str], states: str) -> Iterator[list[Row]]:
+        named = "FROM json_each(?) named CROSS JOIN devices d ON d.id = named.value "
+        statement = _COLUMNS + named + _HEARD + "WHERE true" + states + " ORDER BY named.key"
         wanted = list(dict.fromkeys(ids))
         for start in range(0, len(wanted), PAGE):
-            part = wanted[start : start + PAGE]
-            found = self.read(_RECORDS + " WHERE d.id IN (SELECT value FROM json_each(?))" + states, (json.dumps(part),))
-            place = {name: index for index, name in enumerate(part)}
-            yield sorted(found, key=lambda row: place[row[0]])
+            yield self.read(statement, (json.dumps(wanted[start : start + PAGE]),))
 
     def _record(self, row: Row) -> DeviceRecord:
         path = DevicePath(row[1], row[2], row[3], row[0])
