@@ -1,0 +1,19 @@
+"""Where the program starts: what needs no parser is answered before one is loaded."""
+
+import sys
+
+
+def main() -> int:
+    """Run the words of the command line and return the exit status."""
+    if sys.argv[1:] == ["--version"]:
+        from fleetctl import __version__
+
+        sys.stdout.write(f"fleetctl {__version__}\n")
+        return 0
+    from fleetctl.cli.main import run
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The root command, and the one place where errors end."""
+
+import os
+import select
+import sys
+from typing import Annotated
+
+import typer
+
+from fleetctl import __version__
+from fleetctl.cli.failure import INTERRUPTED, READER_GONE, failure_of, is_help, report, trace, wants_json
+from fleetctl.cli.group import LazyGroup
+from fleetctl.cli.parser import Command
+from fleetctl.cli.words import ContextName
+
+COMPLETION = "_FLEETCTL_COMPLETE"
+
+app = typer.Typer(
+    cls=LazyGroup,
+    help="The command line for IoT fleets on any MQTT broker: identity, twins, and rollouts that stop themselves.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog="\b\nExamples:\n  $ fleetctl demo\n  $ fleetctl init prod --tenant acme\n  $ fleetctl provision list -o json",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"fleetctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    context: ContextName = None,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version.")] = False,
+) -> None:
+    ctx.obj = {"context": context}
+
+
+def run(words: list[str]) -> int:
+    """Do what the words say; the exit status, with every error reported."""
+    try:
+        status = _dispatch(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        return _interrupted(str(stop))
+    except OSError as error:
+        return _gone() if _reader_is_gone() else _failed(error, words)
+    except Exception as error:
+        return _failed(error, words)
+    return status
+
+
+def command() -> Command:
+    """The root command, with completion."""
+    made: Command = typer.main.get_command(app)
+    return made
+
+
+def _dispatch(words: list[str]) -> int:
+    made = command()
+    instruction = os.environ.get(COMPLETION)
+    if instruction:
+        from fleetctl.cli.tab import complete
+
+        return complete(made, COMPLETION, instruction)
+    try:
+        with made.make_context("fleetctl", words) as ctx:
+            made.invoke(ctx)
+    except typer.Exit as leave:
+        return leave.exit_code
+    return 0
+
+
+def _failed(error: Exception, words: list[str]) -> int:
+    if is_help(error):
+        sys.stderr.write(f"{error}\n")
+        return 2
+    failure = failure_of(error)
+    if "--debug" in words:
+        sys.stderr.write(trace(error))
+    report(failure, sys.stderr, wants_json(words))
+    return failure.status
+
+
+def _interrupted(hint: str) -> int:
+    sys.stderr.write("\ninterrupted\n" + (f"\nhint: {hint}\n" if hint else ""))
+    return INTERRUPTED
+
+
+def _reader_is_gone() -> bool:
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _gone() -> int:
+    """The reader of stdout went away: leave silently, and keep the interpreter from flushing into the closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return READER_GONE

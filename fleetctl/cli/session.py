@@ -1,0 +1,117 @@
+"""What a verb is given: a fleet that opens when it is first used, and the terminal's facts."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TextIO
+
+from fleetctl.errors import FleetError, NotFound, UsageError
+from fleetctl.present.render import Format
+from fleetctl.present.text import safe
+from fleetctl.present.view import Field, View
+
+if TYPE_CHECKING:
+    from fleetctl.config import Context
+    from fleetctl.platforms.local.fleet import LocalFleet
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """Where talk goes, and whether somebody is there to answer."""
+
+    stdin: TextIO
+    stderr: TextIO
+
+    @property
+    def can_ask(self) -> bool:
+        return self.stdin.isatty() and self.stderr.isatty()
+
+    @property
+    def can_draw(self) -> bool:
+        return self.stderr.isatty()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the common options of a verb say."""
+
+    context: str | None = None
+    format: Format = Format.TABLE
+    yes: bool = False
+    dry_run: bool = False
+    max_devices: int | None = None
+
+
+class Planned(Exception):
+    """What a write would do, instead of doing it (`--dry-run`)."""
+
+    def __init__(self, writes: list[dict[str, str]]) -> None:
+        super().__init__()
+        self.writes = writes
+
+
+PLAN = View("plan", (Field("id", help="The device."), Field("action", help="What would be written.")))
+
+
+class Session:
+    """One run of one verb."""
+
+    def __init__(self, options: Options | None = None, terminal: Terminal | None = None) -> None:
+        self.options = options or Options()
+        self.terminal = terminal or Terminal(sys.stdin, sys.stderr)
+
+    @cached_property
+    def context(self) -> "Context":
+        from fleetctl.config import load_context
+
+        return load_context(self.options.context)
+
+    @cached_property
+    def fleet(self) -> "LocalFleet":
+        from fleetctl.platforms.local.fleet import LocalFleet
+
+        return LocalFleet(self.context)
+
+    def close(self) -> None:
+        if "fleet" in self.__dict__:
+            self.fleet.close()
+
+    def say(self, text: str) -> None:
+        """Tell the person; stdout stays data."""
+        self.terminal.stderr.write(safe(text) + "\n")
+        self.terminal.stderr.flush()
+
+    def approve(self, devices: Sequence[str], action: str) -> None:
+        """Return when `action` may be done to these devices.
+
+        Raises `NotFound` for none of them, `UsageError` above `--max-devices` or with nobody to ask, `Planned` for `--dry-run`.
+        """
+        if not devices:
+            raise NotFound(f"no device to {action}", "see what there is: fleetctl provision list")
+        most = self.options.max_devices
+        if most is not None and len(devices) > most:
+            raise UsageError(
+                f"{len(devices)} devices are more than `--max-devices {most}`", "narrow the selector, or raise the cap"
+            )
+        if self.options.dry_run:
+            raise Planned([{"id": device, "action": action} for device in devices])
+        if len(devices) > 1 and not self.options.yes:
+            self.confirm(f"{action}: {_named(devices)}. Go on?")
+
+    def confirm(self, question: str) -> None:
+        """Return when the person says yes; raises `UsageError` where nobody can, `FleetError` for a no."""
+        if not self.terminal.can_ask:
+            raise UsageError(
+                f"{question.removesuffix(' Go on?').removesuffix('.')}: no terminal to ask at",
+                "repeat it with --yes, or look first with --dry-run",
+            )
+        self.terminal.stderr.write(f"{safe(question)} [y/N] ")
+        self.terminal.stderr.flush()
+        if self.terminal.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise FleetError("nothing was done: the answer was no")
+
+
+def _named(devices: Sequence[str]) -> str:
+    shown = ", ".join(devices[:3])
+    return f"{len(devices)} devices ({shown}{', …' if len(devices) > 3 else ''})"

@@ -1,0 +1,100 @@
+"""The one clever place: a function that takes words and returns a record becomes a command."""
+
+import inspect
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from inspect import Parameter
+from typing import Any, TypeVar
+
+import typer
+
+from fleetctl.cli.session import PLAN, Options, Planned, Session
+from fleetctl.cli.words import ColumnNames, ContextName, Debug, DryRun, MaxDevices, Output, Yes, column_names
+from fleetctl.errors import FleetError, UsageError
+from fleetctl.model.device import printable
+from fleetctl.present.render import Format, Page, render
+from fleetctl.present.view import View
+
+F = TypeVar("F", bound=Callable[..., Any])
+VARIABLE = "FLEETCTL_OUTPUT"
+
+
+def verb(app: typer.Typer, view: View, *, name: str, example: str, writes: bool = False, final: bool = False) -> Callable[[F], F]:
+    """Register a function as the verb `name` of `app`.
+
+    Its first parameter is the `Session`; what it returns (a record, a list or an iterator of records) is printed as `view`
+    says. `writes` adds `--yes`, `--dry-run` and `--max-devices`; `final` lets a stream be printed as its last record.
+    """
+
+    def register(function: F) -> F:
+        app.command(name, epilog=_examples(example))(_command(function, view, writes, final))
+        return function
+
+    return register
+
+
+def _examples(text: str) -> str:
+    lines = [line.strip() for line in text.strip().splitlines()]
+    return "\n".join(["\b", "Examples:", *(f"  $ {line}" for line in lines)])
+
+
+def _command(function: Callable[..., Any], view: View, writes: bool, final: bool) -> Callable[..., None]:
+    common = [*_COMMON, *(_WRITES if writes else [])]
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+
+    def command(**given: Any) -> None:
+        ctx = given.pop("ctx")
+        said = {each.name: given.pop(each.name) for each in common}
+        page = _page(said.pop("output"), said.pop("columns"))
+        said.pop("debug")
+        said["context"] = said["context"] or (ctx.find_root().obj or {}).get("context")
+        _run(lambda session: function(session, **given), view, page, Options(format=page.format, **said), final)
+
+    taken = [Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    parameters = [*taken, *(each.replace(kind=Parameter.KEYWORD_ONLY) for each in own), *common]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    command.__doc__ = function.__doc__
+    return command
+
+
+def _run(work: Callable[[Session], object], view: View, page: Page, options: Options, final: bool) -> None:
+    session = Session(options)
+    try:
+        render(work(session), view, page, final=final)
+    except Planned as planned:
+        render(planned.writes, PLAN, page)
+    except FleetError as error:
+        if error.record is not None:
+            render(error.record, view, page)
+        raise
+    finally:
+        session.close()
+
+
+def _page(output: Format | None, columns: str | None) -> Page:
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return Page(sys.stdout, output or _default_format(), column_names(columns), limit)
+
+
+def _default_format() -> Format:
+    text = os.environ.get(VARIABLE, "")
+    try:
+        return Format(text or "table")
+    except ValueError:
+        raise UsageError(f"{printable(text)} in `{VARIABLE}` is no format", f"export {VARIABLE}=json") from None
+
+
+def _option(name: str, annotation: object, default: object = None) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_COMMON = [
+    _option("output", Output),
+    _option("columns", ColumnNames),
+    _option("context", ContextName),
+    _option("debug", Debug, False),
+]
+_WRITES = [_option("yes", Yes, False), _option("dry_run", DryRun, False), _option("max_devices", MaxDevices)]

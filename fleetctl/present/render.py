@@ -1,0 +1,126 @@
+"""Records to text: table, wide, json, jsonl, yaml, name. Knows nothing of fleets."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TextIO
+
+from fleetctl.errors import UsageError
+from fleetctl.present.table import cells, line, sheet, table
+from fleetctl.present.text import json_text, needs_escapes, safe, width
+from fleetctl.present.view import Field, View, lookup
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    JSONL = "jsonl"
+    YAML = "yaml"
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Where and how to print: `limit` is the width of the terminal, None where there is none."""
+
+    out: TextIO
+    format: Format = Format.TABLE
+    columns: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def write(self, lines: Iterable[str]) -> None:
+        for each in lines:
+            self.out.write(each + "\n")
+
+
+def render(result: object, view: View, page: Page, *, final: bool = False) -> None:
+    """Print a record, a list of records or a stream of them.
+
+    Raises `UsageError` for a stream that nobody can print as one JSON document, before anything is taken from it.
+    """
+    if result is None:
+        return
+    if isinstance(result, Iterator):
+        _stream(result, view, page, final)
+    elif isinstance(result, list | tuple):
+        _many([view.plain(each) for each in result], view, page)
+    else:
+        _one(view.plain(result), view, page)
+    page.out.flush()
+
+
+def _one(record: object, view: View, page: Page) -> None:
+    if page.format in (Format.TABLE, Format.WIDE):
+        page.write(sheet(record, _visible(record, view, page), page.limit))
+    elif page.format is Format.JSON:
+        page.write([json_text(_picked(record, page), indent=2)])
+    else:
+        _element(record, view, page)
+
+
+def _visible(record: object, view: View, page: Page) -> tuple[Field, ...]:
+    chosen = view.chosen(page.columns, wide=True)
+    return chosen if page.columns else tuple(each for each in chosen if lookup(record, each.key) is not None)
+
+
+def _many(records: list[object], view: View, page: Page) -> None:
+    if page.format in (Format.TABLE, Format.WIDE):
+        page.write(table(records, view.chosen(page.columns, page.format is Format.WIDE), page.limit))
+    elif page.format is Format.JSON:
+        page.write([json_text([_picked(each, page) for each in records], indent=2)])
+    elif page.format is Format.YAML:
+        page.write([_yaml([_picked(each, page) for each in records])])
+    else:
+        for each in records:
+            _element(each, view, page)
+
+
+def _element(record: object, view: View, page: Page) -> None:
+    if page.format is Format.NAME:
+        page.write([safe(str(lookup(record, view.id)))])
+    elif page.format is Format.YAML:
+        page.write([_yaml(_picked(record, page))])
+    else:
+        page.write([json_text(_picked(record, page))])
+
+
+def _picked(record: object, page: Page) -> object:
+    if not page.columns or not isinstance(record, Mapping):
+        return record
+    return {key: lookup(record, key) for key in page.columns}
+
+
+def _yaml(value: object) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=not needs_escapes(value), width=120)).rstrip("\n")
+
+
+def _stream(stream: Iterator[object], view: View, page: Page, final: bool) -> None:
+    if page.format is Format.JSON:
+        if not final:
+            raise UsageError("a stream is not one JSON document", "take a record a line: -o jsonl")
+        last = deque(stream, maxlen=1)
+        render(last.pop() if last else None, view, page)
+    elif page.format in (Format.TABLE, Format.WIDE):
+        _rolling(stream, view, page)
+    else:
+        for each in stream:
+            page.write(["---"] if page.format is Format.YAML else [])
+            _element(view.plain(each), view, page)
+            page.out.flush()
+
+
+def _rolling(stream: Iterator[object], view: View, page: Page) -> None:
+    """A table whose rows come one by one: columns grow with what they have seen."""
+    columns = view.chosen(page.columns, page.format is Format.WIDE)
+    widths = [width(column.title) for column in columns]
+    for index, each in enumerate(stream):
+        row = cells(view.plain(each), columns)
+        widths = [max(seen, width(text)) for seen, text in zip(widths, row, strict=True)]
+        if index == 0:
+            page.write([line([column.title for column in columns], widths, page.limit)])
+        page.write([line(row, widths, page.limit)])
+        page.out.flush()

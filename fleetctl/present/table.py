@@ -1,0 +1,51 @@
+"""Tables: our own, because a library's would cost more than the command itself."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from fleetctl.present.text import cell, cut, safe, width
+from fleetctl.present.view import Field, lookup
+
+GAP = 2
+LEAST = 8
+
+
+def cells(record: object, columns: Sequence[Field]) -> list[str]:
+    """One row, in words."""
+    return [_shown(column, lookup(record, column.key)) for column in columns]
+
+
+def _shown(column: Field, value: object) -> str:
+    return safe(column.show(value)) if column.show and value is not None else cell(value)
+
+
+def table(records: Iterable[object], columns: Sequence[Field], limit: int | None) -> Iterator[str]:
+    """Lines of a table with a header; with `limit`, no line is wider than that many cells."""
+    rows = [[column.title for column in columns], *(cells(record, columns) for record in records)]
+    widths = fit([max(width(row[index]) for row in rows) for index in range(len(columns))], limit)
+    for row in rows:
+        yield line(row, widths, limit)
+
+
+def fit(widths: list[int], limit: int | None) -> list[int]:
+    """The widths, the widest narrowed first, so that they fit into `limit` cells where they can."""
+    fitted = list(widths)
+    while limit is not None and sum(fitted) + GAP * (len(fitted) - 1) > limit and max(fitted) > LEAST:
+        fitted[fitted.index(max(fitted))] -= 1
+    return fitted
+
+
+def line(row: Sequence[str], widths: Sequence[int], limit: int | None) -> str:
+    """One line: columns padded to their widths, the last one not."""
+    parts = [cut(text, most) if limit is not None else text for text, most in zip(row, widths, strict=True)]
+    padded = [part + " " * max(0, most - width(part)) for part, most in zip(parts[:-1], widths, strict=False)]
+    whole = (" " * GAP).join([*padded, *parts[-1:]]).rstrip()
+    return cut(whole, limit) if limit is not None else whole
+
+
+def sheet(record: object, columns: Sequence[Field], limit: int | None) -> Iterator[str]:
+    """Lines of one record: a key and its value on each."""
+    shown = [(column.title.capitalize(), text) for column, text in zip(columns, cells(record, columns), strict=True)]
+    margin = max((width(title) for title, _ in shown), default=0) + 1
+    for title, text in shown:
+        whole = f"{title}:{' ' * (margin - width(title))}{text}"
+        yield cut(whole, limit) if limit is not None else whole

@@ -1,0 +1,88 @@
+"""Views: which keys a record has, and how a table shows them. One view gives columns, header, help and schema."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import PurePath
+from typing import Literal
+
+Kind = Literal["string", "integer", "number", "boolean", "object", "array", "any"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One key of a record: `wide` shows it with `-o wide` only, `hidden` never in a table; `show` puts a value in words."""
+
+    key: str
+    kind: Kind = "string"
+    help: str = ""
+    wide: bool = False
+    hidden: bool = False
+    nullable: bool = False
+    header: str = ""
+    show: Callable[[object], str] | None = None
+
+    @property
+    def title(self) -> str:
+        return self.header or "".join(f" {c}" if c.isupper() else c for c in self.key).upper()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The records of one kind: `name` names its schema, `id` the key that `-o name` prints."""
+
+    name: str
+    fields: tuple[Field, ...]
+    id: str = "id"
+    record: Callable[[object], Mapping[str, object]] | None = field(default=None)
+
+    def keys(self) -> tuple[str, ...]:
+        return tuple(each.key for each in self.fields)
+
+    def plain(self, value: object) -> object:
+        """The value as it is printed: a mapping of camelCase keys."""
+        return plain(self.record(value) if self.record and not isinstance(value, Mapping) else value)
+
+    def chosen(self, names: tuple[str, ...], wide: bool) -> tuple[Field, ...]:
+        """The columns that `--columns` names, or those of the table."""
+        if names:
+            return tuple(next((each for each in self.fields if each.key == name), Field(name)) for name in names)
+        return tuple(each for each in self.fields if not each.hidden and (wide or not each.wide))
+
+
+def camel(name: str) -> str:
+    """`createdAt` for `created_at`."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def plain(value: object) -> object:
+    """A value made of JSON's types only: dataclasses become mappings with camelCase keys."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value.value if isinstance(value, Enum) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {camel(each.name): plain(getattr(value, each.name)) for each in fields(value) if not each.name.startswith("_")}
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, bytes | PurePath):
+        return value.hex() if isinstance(value, bytes) else str(value)
+    return [plain(each) for each in _elements(value)]
+
+
+def _elements(value: object) -> Iterator[object]:
+    if isinstance(value, list | tuple):
+        return iter(value)
+    if isinstance(value, set | frozenset):
+        return iter(sorted(value, key=str))
+    raise TypeError(f"no record can hold a {type(value).__name__}")
+
+
+def lookup(record: object, path: str) -> object:
+    """The value at a dotted path; None where there is none."""
+    if isinstance(record, Mapping) and path in record:
+        return record[path]
+    for key in path.split("."):
+        if not isinstance(record, Mapping):
+            return None
+        record = record.get(key)
+    return record
