@@ -93,7 +93,7 @@ class Offer:
     """An assignment whose signature, tenant, device and manifest digest the caller has proved.
 
     `content` is the digest of the assignment. `image` is what its manifest says, or None with the `flaw` that the manifest has;
-    a cancel needs neither. `compatible` and `older` compare the image with this device and with what runs on it.
+    a cancel needs neither. `compatible` says that the image is made for this kind of device.
     """
 
     rollout_id: str
@@ -106,7 +106,6 @@ class Offer:
     flaw: Code | None = None
     detail: str = ""
     compatible: bool = True
-    older: bool = False
     allow_downgrade: bool = False
     terms: Terms = Terms()
 

@@ -9,14 +9,16 @@ new image and says which:
 3. remember the new image, after it was read back (`Do.WRITE`);
 4. set the boot flag (`Do.COMMIT`), only if this session has shown the assignment that is being executed;
 5. count the try, before jumping to the trial slot (`boot`);
-6. confirm in one write (`tested`), or clear the flag and start the old slot;
+6. confirm in one write (`judged`), or clear the flag and start the old slot;
 7. raise the security counter, only after the confirmation (`Do.RAISE_COUNTER`).
 """
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from fleetctl.errors import UsageError
 from fleetctl.model.attempt import COMMITTED, Attempt, Code, Image, Offer, Phase, Record, Slot, Terms
+from fleetctl.model.release import Version, is_downgrade
 
 TRIES = 3
 MINUTES_OF_DAY = 24 * 60
@@ -105,7 +107,7 @@ def _objection(record: Record, offer: Offer, moment: Moment, slot_size: int) -> 
         (not offer.compatible, Code.INCOMPATIBLE, offer.detail),
         (image.security_counter < floor, Code.DOWNGRADE, f"security counter {image.security_counter} is below {floor}"),
         (
-            offer.older and not offer.allow_downgrade,
+            not offer.allow_downgrade and _older(image, record.current),
             Code.DOWNGRADE,
             f"{image.version} is older than {record.current.version}",
         ),
@@ -114,6 +116,14 @@ def _objection(record: Record, offer: Offer, moment: Moment, slot_size: int) -> 
         (_expired(terms, moment), Code.EXPIRED, "the assignment's time is over"),
     )
     return next(((code, detail) for holds, code, detail in objections if holds), None)
+
+
+def _older(new: Image, running: Image) -> bool:
+    """Versions that are not semantic have no order: then the security counter alone decides."""
+    try:
+        return is_downgrade(running.version, Version.parse(new.version))
+    except UsageError:
+        return False
 
 
 def _expired(terms: Terms, moment: Moment) -> bool:
@@ -207,7 +217,7 @@ _DONE: dict[Do, tuple[frozenset[Phase], Phase]] = {
 
 
 def done(record: Record, do: Do) -> Record:
-    """The record after `do` was done; what fails goes to `failed`, and a test to `tested`.
+    """The record after `do` was done; what fails goes to `failed`, and a test to `judged`.
 
     Raises:
         ValueError: it was not due.
@@ -248,7 +258,7 @@ def failed(record: Record, code: Code, detail: str = "") -> Record:
     return _step(record, Phase.FAILED, code, detail)
 
 
-def tested(record: Record, healthy: bool, detail: str) -> Record:
+def judged(record: Record, healthy: bool, detail: str) -> Record:
     """The record after the self-test of the trial slot: confirmed, or falling back; one write either way."""
     if record.attempt is None or record.attempt.phase is not Phase.TESTING or record.trial is None:
         raise ValueError("nothing is under test")
