@@ -1,0 +1,210 @@
+"""The one selector language: `type=sensor,location in (oslo,bergen),firmware<2.1.0 or group=canary`.
+
+    either      = all { "or" all }                      the comma is `and` and binds like it, `or` is weaker
+    all         = part { ("," | "and") part }
+    part        = "(" either ")" | "!" field | field [ operator value | ("in" | "notin") "(" value { "," value } ")" ]
+    field       = id | type | location | status | firmware | idle | twin.PATH | label.KEY | KEY (a label)
+
+`!=` and `notin` are the opposites of `=` and `in`, so they also match a device that has no such value; an order (`<`, `>=`, …)
+never matches an absent value. A bare field asks whether there is one. Values may be globs, unless they are quoted.
+"""
+
+import hashlib
+import heapq
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fleetctl.errors import UsageError
+from fleetctl.model.criteria import Criterion, DeviceView, criterion
+from fleetctl.model.device import printable
+
+DEPTH_LIMIT = 50
+LENGTH_LIMIT = 20_000
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<punctuation>[(),])|(?P<operator><=|>=|!=|==|=|<|>|!)|(?P<quoted>"(?:[^"\\]|\\["\\])*")|(?P<word>[^\s(),=<>!"]+))"""
+)
+_KEYWORDS = ("and", "or", "in", "notin")
+_ORDERS = ("=", "==", "!=", "<", "<=", ">", ">=")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Every part holds."""
+
+    parts: "tuple[Node, ...]"
+
+    def holds(self, view: DeviceView) -> bool:
+        return all(part.holds(view) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """At least one part holds."""
+
+    parts: "tuple[Node, ...]"
+
+    def holds(self, view: DeviceView) -> bool:
+        return any(part.holds(view) for part in self.parts)
+
+
+Node = All | Either | Criterion
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A parsed selector: `root` is the tree, for whoever compiles it to something else."""
+
+    text: str
+    root: Node
+
+    def matches(self, view: DeviceView) -> bool:
+        return self.root.holds(view)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields that it asks for (`type`, `twin.interval`, `label.site`)."""
+        return frozenset(_fields(self.root))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it asks for what devices report, which grows old in a registry."""
+        return any(field in ("status", "firmware", "idle") or field.startswith("twin.") for field in self.fields)
+
+
+def parse(text: str) -> Selector:
+    """Raises `UsageError` that says what is wrong and where (columns count from 1); an empty selector is never everything."""
+    if not text.strip():
+        raise UsageError("an empty selector selects nothing", "-l 'type=*' selects every device")
+    if len(text) > LENGTH_LIMIT:
+        raise UsageError(f"the selector is longer than {LENGTH_LIMIT} characters", "put the ids in a file and name it: @FILE")
+    parser = _Parser(_tokens(text))
+    root = parser.either(0)
+    parser.finish()
+    return Selector(text, root)
+
+
+def limit(ids: Sequence[str], size: str) -> list[str]:
+    """`10%` or `25` of the ids, in their order: chosen by hash, so that 10 % of a set is always a part of 20 % of it."""
+    found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", size)
+    if found is None or (found[2] and not 0 < float(found[2]) <= 100) or found[1] == "0":
+        raise UsageError(f"{printable(size)} is not a limit", "write a number of devices (25) or a share of them (10%)")
+    count = int(found[1]) if found[1] else -int(-len(ids) * float(found[2]) // 100)
+    chosen = set(heapq.nsmallest(count, ids, key=lambda name: (hashlib.sha256(name.encode()).digest(), name)))
+    return [name for name in ids if name in chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    at: int
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens, position, end = [], 0, len(text.rstrip())
+    while position < end:
+        found = _TOKEN.match(text, position)
+        if found is None:
+            at = position + len(text[position:]) - len(text[position:].lstrip())
+            what = "a quotation mark that is never closed" if text[at] == '"' else f"unexpected {text[at]!r}"
+            raise UsageError(f"{what} at {at + 1}", "see fleetctl help selectors")
+        kind = found.lastgroup or ""
+        tokens.append(_Token(kind, found[kind], found.start(kind) + 1))
+        position = found.end()
+    return [*tokens, _Token("end", "", end + 1)]
+
+
+class _Parser:
+    """Recursive descent over the tokens of one selector; the grammar is at the top of this file."""
+
+    def __init__(self, tokens: list[_Token]) -> None:
+        self._tokens = tokens
+        self._next = 0
+
+    def either(self, depth: int) -> Node:
+        parts = self._separated(lambda: self._all(depth), "or")
+        return parts[0] if len(parts) == 1 else Either(parts)
+
+    def finish(self) -> None:
+        if self._peek.kind != "end":
+            raise self._unexpected()
+
+    def _all(self, depth: int) -> Node:
+        parts = self._separated(lambda: self._part(depth), ",", "and")
+        return parts[0] if len(parts) == 1 else All(parts)
+
+    def _part(self, depth: int) -> Node:
+        opening = self._peek
+        if self._accept("("):
+            if depth >= DEPTH_LIMIT:
+                raise UsageError(f"parentheses nest deeper than {DEPTH_LIMIT} at {opening.at}", "write it flatter")
+            inside = self.either(depth + 1)
+            self._expect(")")
+            return inside
+        absent = self._accept("!")
+        field = self._peek
+        if field.kind != "word" or field.text in _KEYWORDS:
+            raise self._unexpected("a field, such as type or site")
+        self._next += 1
+        if absent:
+            return criterion(field.text, "absent", [], field.at)
+        return self._comparison(field)
+
+    def _comparison(self, field: _Token) -> Criterion:
+        operator = self._peek
+        if operator.kind == "word" and operator.text in ("in", "notin"):
+            self._next += 1
+            self._expect("(")
+            values = self._separated(self._value, ",")
+            self._expect(")")
+            return criterion(field.text, operator.text, values, field.at)
+        if operator.kind == "operator" and operator.text in _ORDERS:
+            self._next += 1
+            return criterion(field.text, operator.text.replace("==", "="), [self._value()], field.at)
+        return criterion(field.text, "exists", [], field.at)
+
+    def _value(self) -> tuple[str, bool]:
+        """The text of a value, and whether it was quoted."""
+        token = self._peek
+        if token.kind not in ("word", "quoted"):
+            raise self._unexpected("a value")
+        self._next += 1
+        if token.kind == "quoted":
+            return re.sub(r"\\(.)", r"\1", token.text[1:-1]), True
+        return token.text, False
+
+    def _separated(self, read: Callable[[], _T], *separators: str) -> tuple[_T, ...]:
+        parts = [read()]
+        while any(self._accept(separator) for separator in separators):
+            parts.append(read())
+        return tuple(parts)
+
+    @property
+    def _peek(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _accept(self, text: str) -> bool:
+        if self._peek.kind == "quoted" or self._peek.text != text:
+            return False
+        self._next += 1
+        return True
+
+    def _expect(self, text: str) -> None:
+        if not self._accept(text):
+            raise self._unexpected(f"`{text}`")
+
+    def _unexpected(self, wanted: str = "`,`, `and` or `or`") -> UsageError:
+        token = self._peek
+        shown = "end" if token.kind == "end" else repr(token.text)
+        return UsageError(f"unexpected {shown} at {token.at}", f"the selector needs {wanted} there")
+
+
+def _fields(node: Node) -> Iterable[str]:
+    if isinstance(node, Criterion):
+        yield node.field
+        return
+    for part in node.parts:
+        yield from _fields(part)
