@@ -16,8 +16,6 @@ from fleetctl.errors import FleetError
 from fleetctl.present.text import json_text, safe
 
 DEFECT = 70
-INTERRUPTED = 130
-READER_GONE = 141
 _SECRETS = re.compile(
     r"-----BEGIN[^-]*PRIVATE KEY-----.*?(?:-----END[^-]*-----|\Z)|(?<=://)[^/\s@]+@|(?i:(?<=password=)\S+)", re.DOTALL
 )

@@ -8,7 +8,6 @@ from typer.core import TyperGroup
 
 from fleetctl.cli.parser import Command, CompletionItem, Context, HelpFormatter
 from fleetctl.errors import UsageError
-from fleetctl.model.device import printable
 
 # name, module, summary
 TABLE = (
@@ -84,6 +83,8 @@ class Group(TyperGroup):
         return found
 
     def unknown(self, ctx: Context, word: str) -> UsageError:
+        from fleetctl.model.device import printable
+
         near = get_close_matches(word, self.list_commands(ctx), n=1)
         hint = f"did you mean {ctx.command_path} {near[0]}" if near else f"see {ctx.command_path} --help"
         return UsageError(f"no command {printable(word)} in `{ctx.command_path}`", hint)
@@ -101,7 +102,7 @@ class LazyGroup(Group):
 
     def unknown(self, ctx: Context, word: str) -> UsageError:
         if word in ALIASES:
-            return UsageError(f"no command {printable(word)}", f"here it is fleetctl {ALIASES[word]}")
+            return UsageError(f"no command `{word}`", f"here it is fleetctl {ALIASES[word]}")
         return super().unknown(ctx, word)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:

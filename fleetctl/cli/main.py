@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from fleetctl import __version__
-from fleetctl.cli.failure import INTERRUPTED, READER_GONE, failure_of, is_help, report, trace, wants_json
 from fleetctl.cli.group import LazyGroup
 from fleetctl.cli.parser import Command
 from fleetctl.cli.words import ContextName
 
+INTERRUPTED = 130
+READER_GONE = 141
 COMPLETION = "_FLEETCTL_COMPLETE"
 
 app = typer.Typer(
@@ -76,6 +77,8 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _failed(error: Exception, words: list[str]) -> int:
+    from fleetctl.cli.failure import failure_of, is_help, report, trace, wants_json
+
     if is_help(error):
         sys.stderr.write(f"{error}\n")
         return 2

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
 from fleetctl.errors import FleetError, NotFound, UsageError
-from fleetctl.present.render import Format
+from fleetctl.present.format import Format
 from fleetctl.present.text import safe
 from fleetctl.present.view import Field, View
 

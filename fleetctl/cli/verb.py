@@ -14,7 +14,8 @@ from fleetctl.cli.session import PLAN, Options, Planned, Session
 from fleetctl.cli.words import ColumnNames, ContextName, Debug, DryRun, MaxDevices, Output, Yes, column_names
 from fleetctl.errors import FleetError, UsageError
 from fleetctl.model.device import printable
-from fleetctl.present.render import Format, Page, render
+from fleetctl.present.format import Format
+from fleetctl.present.render import Page, render
 from fleetctl.present.view import View
 
 F = TypeVar("F", bound=Callable[..., Any])

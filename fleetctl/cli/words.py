@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fleetctl.errors import UsageError
-from fleetctl.present.render import Format
+from fleetctl.present.format import Format
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")

@@ -3,22 +3,13 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TextIO
 
 from fleetctl.errors import UsageError
+from fleetctl.present.format import Format
 from fleetctl.present.table import cells, line, sheet, table
 from fleetctl.present.text import json_text, needs_escapes, safe, width
 from fleetctl.present.view import Field, View, lookup
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    WIDE = "wide"
-    JSON = "json"
-    JSONL = "jsonl"
-    YAML = "yaml"
-    NAME = "name"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from fleetctl.cli.group import single
 from fleetctl.cli.session import Options, Planned, Session, Terminal
 from fleetctl.cli.verb import verb
 from fleetctl.errors import Conflict, FleetError, NotFound, Unavailable, UsageError
-from fleetctl.present.render import Format
+from fleetctl.present.format import Format
 from fleetctl.present.view import Field, View
 
 VIEW = View("thing", (Field("id"), Field("size", "integer"), Field("note", wide=True)))

@@ -3,7 +3,7 @@ import typer
 
 from fleetctl.cli.words import column_names, duration, equals, format_name
 from fleetctl.errors import UsageError
-from fleetctl.present.render import Format
+from fleetctl.present.format import Format
 
 
 @pytest.mark.parametrize(

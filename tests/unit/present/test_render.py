@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetctl.errors import UsageError
-from fleetctl.present.render import Format, Page, render
+from fleetctl.present.format import Format
+from fleetctl.present.render import Page, render
 from fleetctl.present.text import cell, cut, is_safe, json_text, safe, width
 from fleetctl.present.view import Field, View, plain
 
