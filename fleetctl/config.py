@@ -152,10 +152,10 @@ def current_name(environ: Mapping[str, str] | None = None) -> str | None:
 
 def use_context(name: str, environ: Mapping[str, str] | None = None) -> Context:
     """Make it the current one; raises `NotFound`."""
-    from fleetctl import files
+    from fleetctl.files import write_atomic
 
     context = load_context(name, environ)
-    files.write_atomic(home(environ).current, f"{name}\n".encode())
+    write_atomic(home(environ).current, f"{name}\n".encode())
     return context
 
 
@@ -163,16 +163,16 @@ def save_context(context: Context, environ: Mapping[str, str] | None = None) -> 
     """Write or replace one context in `config.yaml`; the others stay as they are."""
     import yaml
 
-    from fleetctl import files
+    from fleetctl.files import write_atomic
 
     paths = home(environ)
     entry = _entry(context)
     _context(context.name, entry, paths)
     paths.config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with files.lock(paths.config.with_name(".config.lock")):
+    with lock(paths.config.with_name(".config.lock")):
         entries = {**_read_entries(paths.config), context.name: entry}
         text = yaml.safe_dump({"contexts": entries}, sort_keys=False, allow_unicode=True)
-        files.write_atomic(paths.config, text.encode(), 0o600)
+        write_atomic(paths.config, text.encode(), 0o600)
 
 
 def _read_current(paths: Paths) -> str | None:
