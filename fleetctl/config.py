@@ -163,7 +163,7 @@ def save_context(context: Context, environ: Mapping[str, str] | None = None) -> 
     """Write or replace one context in `config.yaml`; the others stay as they are."""
     import yaml
 
-    from fleetctl.files import write_atomic
+    from fleetctl.files import lock, write_atomic
 
     paths = home(environ)
     entry = _entry(context)
