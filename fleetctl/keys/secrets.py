@@ -1,0 +1,88 @@
+"""Secret references: configuration says where a secret lies, never what it is. Messages name the reference, never the value."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fleetctl import files
+from fleetctl.errors import ConfigError, NotFound
+from fleetctl.model.device import printable
+
+SECRET_LIMIT = 65536
+_SCHEMES = "write env:NAME, file:PATH or keyring:SERVICE/USER"
+_SAFE_BACKENDS = ("SecretService", "libsecret", "kwallet", "macOS", "Windows")
+
+
+def resolve(reference: str) -> str:
+    """The secret that `reference` leads to; it is never empty, and one line end after it is dropped.
+
+    Raises:
+        ConfigError: the reference has no known scheme, or leads to nothing.
+        NotFound, Denied: the file cannot be read.
+    """
+    scheme, _, place = reference.partition(":")
+    match scheme:
+        case "env":
+            secret = _from_environment(place)
+        case "file":
+            secret = _from_file(place)
+        case "keyring":
+            secret = _from_keyring(place)
+        case _:
+            raise ConfigError("a secret is given by something that is no reference", _SCHEMES)
+    if not secret:
+        raise ConfigError(f"secret {printable(reference)} is empty", "put the secret there, or name another place")
+    return secret
+
+
+def _from_environment(name: str) -> str:
+    secret = os.environ.get(name) if name else None
+    if secret is None:
+        raise ConfigError(f"secret {printable('env:' + name)} is not in the environment", f"export {name or 'NAME'}=…")
+    return secret
+
+
+def _from_file(place: str) -> str:
+    if not place:
+        raise ConfigError("secret `file:` names no file", _SCHEMES)
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise NotFound(f"secret {printable('file:' + place)} does not exist", f"create it: install -m 600 /dev/stdin {path}")
+    try:
+        text = files.read_limited(path, SECRET_LIMIT).decode()
+    except UnicodeDecodeError as error:
+        # the exception holds the bytes, which are a secret
+        error.object = b""
+        raise ConfigError(f"secret {printable('file:' + place)} is not UTF-8", "store it as text") from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _from_keyring(place: str) -> str:
+    service, _, user = place.partition("/")
+    shown = printable("keyring:" + place)
+    if not service or not user:
+        raise ConfigError(f"secret {shown} names no service and user", _SCHEMES)
+    import keyring
+    from keyring.errors import KeyringError
+
+    backend = keyring.get_keyring()
+    if not is_safe(type(backend).__module__, [type(inner).__module__ for inner in getattr(backend, "backends", ())]):
+        raise ConfigError(
+            f"secret {shown} cannot be read: this machine has no keyring that encrypts (`{type(backend).__module__}`)",
+            "use env:NAME or file:PATH instead",
+        )
+    try:
+        secret = keyring.get_password(service, user)
+    except KeyringError as error:
+        raise ConfigError(f"secret {shown} cannot be read: the keyring is locked or absent", "unlock it and try again") from error
+    if secret is None:
+        raise ConfigError(f"secret {shown} is not in the keyring", f"keyring set {service} {user}")
+    return secret
+
+
+def is_safe(module: str, inner: Iterable[str] = ()) -> bool:
+    """Whether a keyring backend, named by its module, is the operating system's own; a chain is as safe as all of its links."""
+    if module == "keyring.backends.chainer":
+        links = list(inner)
+        return bool(links) and all(is_safe(link) for link in links)
+    return module.removeprefix("keyring.backends.") in _SAFE_BACKENDS
