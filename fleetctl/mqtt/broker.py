@@ -102,6 +102,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def reachable(host: str) -> str:
+    """An address at which this machine itself finds a listener: the unspecified one is no destination."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
+
+
 def check_ports(config: BrokerConfig) -> None:
     """Raise `Unavailable` naming the port that something else holds; port 0 (any) is always free."""
     for listener in config.listeners:

@@ -42,6 +42,10 @@ class Client(paho.Client):
         properties.MaximumPacketSize = PACKET_LIMIT
         self.connect(self._endpoint.host, self._endpoint.port, keepalive, clean_start=clean_start, properties=properties)
 
+    def narrow_window(self, size: int) -> None:
+        """Obey the broker's Receive Maximum, which is known only now; paho ignores it and refuses to be told so late."""
+        self._max_inflight_messages = size
+
 
 def reply_properties(response_topic: str | None, correlation: bytes | None) -> Properties | None:
     """Request and response of MQTT 5 (section 4.10)."""

@@ -1,16 +1,18 @@
 """One MQTT 5 connection without threads: its owner watches the socket and says when to read and write."""
 
 import ssl
+import struct
 from collections.abc import Callable, Sequence
 from time import monotonic, time
 from typing import Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.exception import MQTTException
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from fleetctl import tls
-from fleetctl.errors import FleetError, Unavailable, UsageError
+from fleetctl.errors import Conflict, FleetError, Unavailable, UsageError
 from fleetctl.model.device import printable
 from fleetctl.model.topic import is_filter, is_topic
 from fleetctl.mqtt import reasons
@@ -23,6 +25,9 @@ from fleetctl.mqtt.stream import CHUNK, Stream, open_stream
 
 OUTBOX_LIMIT = 10_000
 PACKET_OVERHEAD = 64
+PROBE_SECONDS = 2.0
+TAKEOVER_HINT = "another client took its name over, or its certificate was revoked; let one of the two end"
+_DECODING_ERRORS = (MQTTException, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, struct.error)
 
 __all__ = ["Connection", "Message", "Will"]
 
@@ -42,7 +47,9 @@ class Connection:
         keepalive: int = 30,
         clean_start: bool = True,
         session_expiry: int = 0,
+        sole: bool = False,
     ) -> None:
+        """`sole`: a broker that hangs up without a word and still answers means a takeover (mosquitto 2.0 never says)."""
         self.endpoint = endpoint
         self.client_id = client_id
         self.session_present = False
@@ -50,7 +57,7 @@ class Connection:
         self.malformed = 0
         self.window = WINDOW
         self.closed_reason: FleetError | None = None
-        self._will, self._keepalive = will, keepalive
+        self._will, self._keepalive, self._sole = will, keepalive, sole
         self._clean_start, self._session_expiry = clean_start, session_expiry
         self._client: Client | None = None
         self._stream: Stream | None = None
@@ -257,7 +264,7 @@ class Connection:
         self._packet_limit = int(getattr(properties, "MaximumPacketSize", 0))
         self.window = min(WINDOW, int(getattr(properties, "ReceiveMaximum", WINDOW)))
         if self._client is not None:
-            self._client.max_inflight_messages_set(self.window)
+            self._client.narrow_window(self.window)
 
     def _on_disconnect(
         self,
@@ -280,10 +287,19 @@ class Connection:
             return Unavailable(f"`{self.endpoint}` sent what is not MQTT 5", "is it a broker, and one that speaks MQTT 5?")
         if code == reasons.KEEP_ALIVE_TIMEOUT:
             return Unavailable(f"the broker at `{self.endpoint}` stopped answering")
+        if self._accepted and self._sole and failure is None and self._still_answers():
+            return Conflict(f"the broker at `{self.endpoint}` cut {printable(self.client_id)} off", TAKEOVER_HINT)
         if self._accepted:
             return _chained(Unavailable(f"the connection to `{self.endpoint}` was lost"), failure)
         hint = "its log says why: a certificate that it does not take, or too many connections"
         return _chained(Unavailable(f"`{self.endpoint}` closed the connection without an answer", hint), failure)
+
+    def _still_answers(self) -> bool:
+        try:
+            open_stream(self.endpoint, PROBE_SECONDS).close()
+        except FleetError:
+            return False
+        return True
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         try:
@@ -317,7 +333,7 @@ class Connection:
         """Garbage makes paho raise whatever its decoding meets: here it ends this connection and nothing else."""
         try:
             call()
-        except Exception as error:
+        except _DECODING_ERRORS as error:
             self._close(_chained(Unavailable(f"`{self.endpoint}` sent what is not MQTT 5"), error))
 
     def _close(self, reason: FleetError) -> None:
