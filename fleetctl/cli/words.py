@@ -47,17 +47,17 @@ def column_names(value: str | None) -> tuple[str, ...]:
     return names
 
 
-def _formats(incomplete: str) -> list[str]:
+def complete_format(incomplete: str) -> list[str]:
     return [each for each in Format if each.startswith(incomplete)]
 
 
-def _contexts(incomplete: str) -> list[str]:
+def complete_context(incomplete: str) -> list[str]:
     from fleetctl.cli.tab import contexts
 
     return contexts(incomplete)
 
 
-def _devices(incomplete: str) -> list[str]:
+def complete_device(incomplete: str) -> list[str]:
     from fleetctl.cli.tab import devices
 
     return devices(incomplete)
@@ -70,8 +70,8 @@ Output = Annotated[
         "-o",
         parser=format_name,
         metavar="FORMAT",
-        help=f"Print as {', '.join(Format)}.  [env: FLEETCTL_OUTPUT]",
-        autocompletion=_formats,
+        help=f"Print as {', '.join(Format)} ($FLEETCTL_OUTPUT sets the default).",
+        autocompletion=complete_format,
     ),
 ]
 ColumnNames = Annotated[
@@ -80,7 +80,12 @@ ColumnNames = Annotated[
 ]
 ContextName = Annotated[
     str | None,
-    typer.Option("--context", metavar="NAME", help="Use this context.  [env: FLEETCTL_CONTEXT]", autocompletion=_contexts),
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help="Use this context ($FLEETCTL_CONTEXT sets the default).",
+        autocompletion=complete_context,
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the chain of causes of an error.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a write to more than one device.")]
@@ -89,11 +94,13 @@ MaxDevices = Annotated[
     int | None, typer.Option("--max-devices", metavar="N", min=1, help="Refuse to write to more than this many devices.")
 ]
 
-DeviceWord = Annotated[str, typer.Argument(metavar="DEVICE", help="A device id.", autocompletion=_devices, show_default=False)]
+DeviceWord = Annotated[
+    str, typer.Argument(metavar="DEVICE", help="A device id.", autocompletion=complete_device, show_default=False)
+]
 DeviceWords = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[DEVICE]...", help="Ids or globs; `-` reads ids from stdin, `@FILE` from a file.", autocompletion=_devices
+        metavar="[DEVICE]...", help="Ids or globs; `-` reads ids from stdin, `@FILE` from a file.", autocompletion=complete_device
     ),
 ]
 SelectorWord = Annotated[
