@@ -175,7 +175,8 @@ class Snapshot:
     """What no device can tell a resumer: decisions, where the waves began, and what the fleet found out by itself.
 
     `starts` are the positions in the plan at which the waves so far began, `sizes` their sizes; `proven` are ranges (start,
-    length) of positions whose update is proven; `waived` is the number of other failures that a person has passed.
+    length) of positions whose update is proven, the last one at `last_proof`; `waived` is the number of other failures that a
+    person has passed.
     """
 
     rollout_id: str
@@ -187,6 +188,7 @@ class Snapshot:
     sizes: tuple[int, ...]
     held: bool
     waived: int
+    last_proof: float | None
     failures: tuple[Failure, ...]
     proven: tuple[tuple[int, int], ...]
     evidence: Evidence | None

@@ -6,29 +6,14 @@ from enum import StrEnum
 from hashlib import sha256
 
 from fleetctl.errors import Conflict, UsageError
+from fleetctl.model import attempt
+from fleetctl.model.attempt import Code
 from fleetctl.model.device import DevicePath, check_level
 from fleetctl.model.release import Release, is_downgrade
 from fleetctl.model.rollout.waves import wave_sizes
 
-FIRMWARE_CODES = ("BOOT_FAILED", "HEALTH_FAILED", "ROLLED_BACK", "SILENT")
-OTHER_CODES = (
-    "NO_SPACE",
-    "NO_MEMORY",
-    "CONNECTION_LOST",
-    "INTEGRITY",
-    "SIGNATURE",
-    "UNTRUSTED_KEY",
-    "INCOMPATIBLE",
-    "DOWNGRADE",
-    "EXPIRED",
-    "NO_CLOCK",
-    "BASE_MISMATCH",
-    "POWER",
-    "UNAUTHORIZED",
-    "CANCELED",
-    "INTERNAL",
-)
-TRANSIENT_CODES = ("NO_MEMORY", "CONNECTION_LOST", "POWER")
+FIRMWARE_CODES = tuple(str(code) for code in Code if code in attempt.FIRMWARE_CODES)
+TRANSIENT_CODES = (str(Code.NO_MEMORY), str(Code.CONNECTION_LOST), str(Code.POWER))
 GRID = (0.012, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.6, 0.9)
 ATTEMPT_LIMIT = 100
 
