@@ -9,7 +9,7 @@ from fleetctl.model.rollout.plan import Plan
 from fleetctl.model.rollout.stages import CODES, EXPOSED, FAILED, FAILING, OCCUPYING, OTHER, QUEUED, REGRESSED, REJECTED, Stage
 
 ONLINE, RUNNING, SEEN, CONFIRMED, COUNTED, SOAKING, RETURNED = (1 << bit for bit in range(7))
-"""Flags: online now; runs the image; presence known; the broker holds the offer; counted by the test; in its soak; queued again."""
+"""Flags: online; runs the image; presence known; the broker holds the offer; counted by the test; in its soak; queued again."""
 
 
 class Ledger:
@@ -104,7 +104,7 @@ class Ledger:
         return self.exposed + self.totals[REJECTED]
 
 
-def _interned(names: Iterable[str]) -> tuple[list[str], array[int]]:
+def _interned(names: Iterable[str]) -> tuple[list[str], "array[int]"]:
     numbers: dict[str, int] = {}
     places = array("I", (numbers.setdefault(name, len(numbers)) for name in names))
     return list(numbers), places
