@@ -17,7 +17,7 @@ from fleetctl.model.access import Rule
 from fleetctl.mqtt.broker import BrokerConfig, Listener, check_config, check_ports, find_mosquitto, reachable
 
 START_SECONDS = 10.0
-RELOAD_SECONDS = 5.0
+RELOAD_SECONDS = 3.0
 STOP_SECONDS = 5.0
 LOG_LINES = 8
 PACKET_BYTES = 131072 + 4096

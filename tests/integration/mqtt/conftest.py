@@ -3,7 +3,7 @@
 import datetime as dt
 import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -182,3 +182,11 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         yield made
     finally:
         made.engine.stop()
+
+
+@pytest.fixture
+def new_stand(tmp_path: Path) -> Callable[..., Stand]:
+    """Makes a broker's files and ports; the test starts and stops it."""
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    return lambda **server: make_stand(tmp_path, **server)

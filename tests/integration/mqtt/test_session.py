@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleetctl.errors import Conflict, Denied, FleetError, Unavailable
-from fleetctl.mqtt.connection import Connection, Will
+from fleetctl.mqtt.connection import Connection, Message, Will
 from fleetctl.mqtt.session import evict, open_session
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_live_messages_of_other_subscriptions_survive_a_retained_read(stand: "St
         writer.publish(kept, b"changed", retain=True)
         writer.publish(live, b"last")
         writer.flush()
-        arrived = []
+        arrived: list[Message] = []
         deadline = monotonic() + 5
         while len(arrived) < 52 and monotonic() < deadline:
             arrived += reader.receive(1)
@@ -95,7 +95,7 @@ def test_a_tail_loses_nothing_of_a_burst_that_it_formats_late(stand: "Stand") ->
         for number in range(3000):
             device.publish(topic, str(number).encode(), more=True)
         device.flush()
-        arrived = []
+        arrived: list[int] = []
         for message in tail.messages(monotonic() + 10):
             arrived.append(int(message.payload))
             if len(arrived) == 3000:
