@@ -63,14 +63,15 @@ def dump_json(document: object) -> bytes:
 
 
 def canonical_cbor(document: object) -> bytes:
-    """The deterministic encoding (RFC 8949 section 4.2.1), for maps whose keys are all of one type."""
+    """The deterministic encoding (RFC 8949 section 4.2.1), for maps whose keys are all text or all integers from 0 on."""
     return cbor2.dumps(document, canonical=True)
 
 
 def parse_cbor(payload: bytes, limit: int = PAYLOAD_LIMIT) -> object:
     """The one item that `payload` is the canonical encoding of; raises `Malformed` for any other spelling, tag or trailing byte.
 
-    Items are integers of 64 bits, finite floats, booleans, null, byte and text strings, arrays, and maps by integer or text.
+    Items are integers of 64 bits, finite floats, booleans, null, byte and text strings, arrays, and maps
+    whose keys are all text or all integers from 0 on.
     """
     if len(payload) > limit:
         raise Malformed(f"the document has {len(payload)} bytes, {limit} are allowed")
@@ -179,8 +180,8 @@ def _head(payload: bytes, position: int) -> tuple[int, int, int]:
 
 def _check_values(value: object) -> None:
     if isinstance(value, dict):
-        if any(type(key) not in (int, str) for key in value):
-            raise Malformed("a map has a key that is neither an integer nor text")
+        if not (all(type(key) is str for key in value) or all(type(key) is int and key >= 0 for key in value)):
+            raise Malformed("the keys of a map are neither all text nor all integers from 0 on")
         for child in value.values():
             _check_values(child)
     elif isinstance(value, list):

@@ -9,7 +9,7 @@ from fleetctl.wire.document import canonical_cbor, parse_cbor
 from fleetctl.wire.fields import LEVEL, TOKEN, map_fields
 
 _KEYS = 10
-_VENDOR = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
+_VENDOR = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
