@@ -1,10 +1,10 @@
 """What a verb is given: a fleet that opens when it is first used, and the terminal's facts."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from fleetctl.errors import FleetError, NotFound, UsageError
 from fleetctl.present.format import Format
@@ -13,7 +13,11 @@ from fleetctl.present.view import Field, View
 
 if TYPE_CHECKING:
     from fleetctl.config import Context
+    from fleetctl.model.device import Device
     from fleetctl.platforms.local.fleet import LocalFleet
+    from fleetctl.platforms.protocol import Devices, Messages, Targets, Twins
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,38 @@ class Session:
 
         return LocalFleet(self.context)
 
+    @property
+    def devices(self) -> "Devices":
+        return self.fleet.devices
+
+    @property
+    def twins(self) -> "Twins":
+        return self.fleet.twins
+
+    @property
+    def messages(self) -> "Messages":
+        return self.fleet.messages
+
+    def targets(self, words: Iterable[str] | None, selector: str | None = None, limit: str | None = None) -> "Targets":
+        """The devices that the words mean; reads stdin and files where they say so."""
+        from fleetctl.cli.targets import expand
+        from fleetctl.platforms.protocol import Targets
+
+        return Targets(tuple(expand(words, self.terminal.stdin)), selector, limit)
+
+    def refresh(self, targets: "Targets") -> None:
+        """Read presence and reported twins of these devices from the broker."""
+        devices = self.devices
+        known = {each.id for each in devices.list(targets)}
+        if known:
+            devices.refresh(devices.resolve(type(targets)(tuple(sorted(known)))))
+
+    def chosen(self, targets: "Targets", action: str) -> "Sequence[Device]":
+        """The devices that a write is meant for, approved."""
+        devices = self.devices.resolve(targets)
+        self.approve([device.id for device in devices], action)
+        return devices
+
     def close(self) -> None:
         if "fleet" in self.__dict__:
             self.fleet.close()
@@ -110,6 +146,18 @@ class Session:
         self.terminal.stderr.flush()
         if self.terminal.stdin.readline().strip().lower() not in ("y", "yes"):
             raise FleetError("nothing was done: the answer was no")
+
+
+def gather(results: Iterator[T]) -> list[T]:
+    """All results; an error at their end carries those that came before it."""
+    found: list[T] = []
+    try:
+        for each in results:
+            found.append(each)  # noqa: PERF402
+    except FleetError as error:
+        error.record = error.record or list(found) or None
+        raise
+    return found
 
 
 def _named(devices: Sequence[str]) -> str:

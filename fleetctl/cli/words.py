@@ -47,6 +47,18 @@ def column_names(value: str | None) -> tuple[str, ...]:
     return names
 
 
+def labels_of(words: list[str] | None) -> dict[str, str]:
+    """Labels of `k=v` words; raises `UsageError` for a word without `=` and a key that is named twice."""
+    labels: dict[str, str] = {}
+    for word in words or ():
+        key, separator, value = word.partition("=")
+        if not separator or not key:
+            raise UsageError(f"`{word}` is not KEY=VALUE", "as in --label site=oslo")
+        if labels.setdefault(key, value) != value:
+            raise UsageError(f"label `{key}` has two values", "name each label once")
+    return labels
+
+
 def complete_format(incomplete: str) -> list[str]:
     return [each for each in Format if each.startswith(incomplete)]
 
@@ -103,10 +115,16 @@ DeviceWords = Annotated[
         metavar="[DEVICE]...", help="Ids or globs; `-` reads ids from stdin, `@FILE` from a file.", autocompletion=complete_device
     ),
 ]
+LimitWord = Annotated[
+    str | None, typer.Option("--limit", metavar="N|N%", help="Of those, only so many or such a share, always the same ones.")
+]
 SelectorWord = Annotated[
     str | None,
     typer.Option("--selector", "-l", metavar="SELECTOR", parser=equals, help="Choose devices: `type=sensor,site!=oslo`."),
 ]
+
+
+Refresh = Annotated[bool, typer.Option("--refresh", help="Read the broker first.")]
 
 
 def duration_option(*names: str, help: str) -> typer.models.OptionInfo:  # noqa: A002

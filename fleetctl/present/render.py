@@ -9,7 +9,7 @@ from fleetctl.errors import UsageError
 from fleetctl.present.format import Format
 from fleetctl.present.table import cells, line, sheet, table
 from fleetctl.present.text import json_text, needs_escapes, safe, width
-from fleetctl.present.view import Field, View, lookup
+from fleetctl.present.view import As, Field, View, lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,9 @@ def render(result: object, view: View, page: Page, *, final: bool = False) -> No
     """
     if result is None:
         return
-    if isinstance(result, Iterator):
+    if isinstance(result, As):
+        render(result.value, result.view, page, final=final)
+    elif isinstance(result, Iterator):
         _stream(result, view, page, final)
     elif isinstance(result, list | tuple):
         _many([view.plain(each) for each in result], view, page)

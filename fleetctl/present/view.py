@@ -50,6 +50,14 @@ class View:
         return tuple(each for each in self.fields if not each.hidden and (wide or not each.wide))
 
 
+@dataclass(frozen=True, slots=True)
+class As:
+    """A result of another kind than its verb's usual one."""
+
+    view: View
+    value: object
+
+
 def camel(name: str) -> str:
     """`createdAt` for `created_at`."""
     first, *rest = name.split("_")

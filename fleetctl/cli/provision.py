@@ -1,0 +1,175 @@
+"""`fleetctl provision`: the devices of a fleet."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleetctl.cli.group import group
+from fleetctl.cli.session import Session
+from fleetctl.cli.verb import verb
+from fleetctl.cli.words import DeviceWord, DeviceWords, LimitWord, Refresh, SelectorWord, labels_of
+from fleetctl.platforms.protocol import DeviceDetail, DeviceEntry, Imported, Provisioned, Removed
+from fleetctl.present.view import Field, View
+
+DEVICE = View(
+    "device",
+    (
+        Field("id", help="Unique on the broker; also its client id and the CN of its certificate."),
+        Field("type", help="The third level of its path."),
+        Field("location", help="The second level of its path."),
+        Field("labels", "object", help="What you set with `--label`."),
+        Field("status", help="online, offline, stale or unknown."),
+        Field("firmware", help="The version that runs.", nullable=True),
+        Field("lastSeen", help="When its last status was received.", nullable=True),
+        Field("drift", "boolean", help="Whether it reports other than desired.", nullable=True),
+        Field("state", help="active or retired.", wide=True),
+        Field("createdAt", help="When it was added.", wide=True),
+    ),
+)
+DETAIL = View(
+    "deviceDetail",
+    (
+        Field("id"),
+        Field("path", help="tenant/location/type/id: the beginning of its topics."),
+        Field("type"),
+        Field("location"),
+        Field("labels", "object"),
+        Field("status", help="online, offline, stale or unknown."),
+        Field("session", help="BOOT-COUNT of its current connection.", nullable=True),
+        Field("firmware", help="The version that runs.", nullable=True),
+        Field("digest", help="The digest of the image that runs.", nullable=True),
+        Field("heartbeat", "number", help="Seconds between its statuses.", nullable=True),
+        Field("lastSeen", nullable=True),
+        Field("drift", "boolean", nullable=True),
+        Field("desiredVersion", "integer"),
+        Field("reportedVersion", "integer"),
+        Field("state", help="active or retired."),
+        Field("createdAt"),
+    ),
+)
+PROVISIONED = View(
+    "provisioned",
+    (
+        Field("id"),
+        Field("path", help="tenant/location/type/id: the beginning of its topics."),
+        Field("outcome", help="added or unchanged."),
+        Field("bundle", help="The folder that was written.", nullable=True),
+    ),
+)
+IMPORTED = View(
+    "imported",
+    (
+        Field("added", "integer"),
+        Field("unchanged", "integer"),
+        Field("refused", "integer"),
+        Field("errors", "array", help="The first hundred refused lines."),
+    ),
+    id="added",
+)
+REMOVED = View(
+    "removed",
+    (
+        Field("id"),
+        Field("outcome", help="removed or unchanged."),
+        Field("revoked", "integer", help="How many certificates were revoked."),
+        Field("cleared", "boolean", help="Whether the broker has let go of what it retained; otherwise it is queued."),
+    ),
+)
+
+app = group("Add, import, list, show and remove devices.")
+
+
+@verb(
+    app,
+    PROVISIONED,
+    name="add",
+    example="""
+    fleetctl provision add pump-7 --type pump --location oslo --label group=canary
+    fleetctl provision add pump-7 --type pump --location oslo --bundle ./pump-7
+    """,
+)
+def add(
+    session: Session,
+    device: DeviceWord,
+    device_type: Annotated[str, typer.Option("--type", metavar="TYPE", help="What kind of device; fixed.")],
+    location: Annotated[str, typer.Option("--location", metavar="PLACE", help="Where it belongs; fixed.")],
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; may be repeated.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="DIR", help="Write key, certificate, trust and settings there.")
+    ] = None,
+) -> Provisioned:
+    """Add one device. Adding the same again changes nothing."""
+    return session.devices.add(device, device_type=device_type, location=location, labels=labels_of(label), bundle=bundle)
+
+
+@verb(
+    app,
+    IMPORTED,
+    name="import",
+    example="""
+    fleetctl provision import devices.csv
+    fleetctl provision import devices.jsonl --bundles ./bundles
+    """,
+)
+def import_file(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv with a header, or a .jsonl file.")],
+    bundles: Annotated[
+        Path | None, typer.Option("--bundles", metavar="DIR", help="Write a bundle for each device there.")
+    ] = None,
+) -> Imported:
+    """Add the devices that a file names: id, type, location and labels."""
+    return session.devices.import_file(file, bundles)
+
+
+@verb(
+    app,
+    DEVICE,
+    name="list",
+    example="""
+    fleetctl provision list
+    fleetctl provision list -l 'type=pump,status=stale' -o name
+    fleetctl provision list -l 'firmware<2.1.0' --limit 10% --columns id,firmware
+    """,
+)
+def list_devices(
+    session: Session,
+    devices: DeviceWords = None,
+    selector: SelectorWord = None,
+    limit: LimitWord = None,
+    retired: Annotated[bool, typer.Option("--retired", help="Those that were removed too.")] = False,
+    refresh: Refresh = False,
+) -> list[DeviceEntry]:
+    """List devices, as the registry knows them."""
+    targets = session.targets(devices, selector, limit)
+    if refresh:
+        session.refresh(targets)
+    return list(session.devices.list(targets, retired=retired))
+
+
+@verb(app, DETAIL, name="show", example="fleetctl provision show pump-7 -o json")
+def show(session: Session, device: DeviceWord, refresh: Refresh = False) -> DeviceDetail:
+    """Show all that the registry knows of one device."""
+    if refresh:
+        session.refresh(session.targets([device]))
+    return session.devices.show(device)
+
+
+@verb(
+    app,
+    REMOVED,
+    name="remove",
+    writes=True,
+    example="""
+    fleetctl provision remove pump-7
+    fleetctl provision remove -l 'location=oslo' --dry-run
+    fleetctl provision remove @gone.txt --yes
+    """,
+)
+def remove(
+    session: Session, devices: DeviceWords = None, selector: SelectorWord = None, limit: LimitWord = None
+) -> list[Removed]:
+    """Remove devices: revoke certificates, clear retained messages, keep the record. The id is never used again."""
+    chosen = session.chosen(session.targets(devices, selector, limit), "remove")
+    return list(session.devices.remove(chosen))
