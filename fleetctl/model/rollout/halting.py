@@ -17,7 +17,7 @@ from fleetctl.model.rollout.events import Evidence
 from fleetctl.model.rollout.ledger import COUNTED, Ledger
 from fleetctl.model.rollout.plan import Plan
 
-_LARGEST_EXPONENT = 700.0
+_LARGEST_EXPONENT = 600.0
 
 
 class Bets:
