@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 PROBE_SECONDS = 3.0
+CLOCK_HINT = "is the clock right? date -u"
 
 # X509_V_ERR_* of openssl/x509_vfy.h
 _NOT_YET_VALID, _EXPIRED = 9, 10
@@ -124,9 +125,9 @@ def explain(
     cert: Path | None = None,
     now: float | None = None,
 ) -> FleetError:
-    """What a failed handshake, or the first read after it, means.
+    """What a failed handshake, or the first read after it, means: what is theirs is `Untrusted`, what is ours `Denied`.
 
-    Theirs is `Untrusted`, ours is `Denied`. With `port` the certificate is fetched once more, unverified, to say what is wrong with it.
+    With `port` their certificate is fetched once more, unverified, to say what is wrong with it.
     """
     moment = time() if now is None else now
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -144,43 +145,34 @@ def explain(
     return Unavailable(f"the TLS connection to `{host}` broke: {_words(error)}")
 
 
-def _about_theirs(error: ssl.SSLCertVerificationError, host: str, port: int | None, ca: Path | None, now: float) -> FleetError:
+def _about_theirs(error: ssl.SSLCertVerificationError, host: str, port: int | None, ca: Path | None, now: float) -> Untrusted:
     code = error.verify_code
     shown = _fetch(host, port) if port is not None and code in (_NOT_YET_VALID, _EXPIRED, *_OTHER_NAME) else None
-    if code == _EXPIRED:
-        return Untrusted(
-            f"the certificate of `{host}` has expired{_ago(shown, now)}", "renew it there; if it has not, set the clock here"
-        )
-    if code == _NOT_YET_VALID:
-        return Untrusted(f"the certificate of `{host}` is not valid yet{_ahead(shown, now)}", "is the clock right? date -u")
+    authority = f"`{ca}`" if ca else "an authority that this system trusts"
+    flaws = {
+        _EXPIRED: (f"has expired{_ago(shown, now)}", "renew it there; if it is in date, set the clock here"),
+        _NOT_YET_VALID: (f"is not valid yet{_ahead(shown, now)}", CLOCK_HINT),
+        _REVOKED: ("is revoked", ""),
+        _WRONG_PURPOSE: ("is not meant for servers", ""),
+        **dict.fromkeys(_OTHER_AUTHORITY, (f"was not issued by {authority}", "name the CA file of that server")),
+    }
     if code in _OTHER_NAME:
         names = f", only for {_names(shown)}" if shown is not None else ""
         return Untrusted(f"the certificate is not for `{host}`{names}", "use a name that the certificate holds")
-    if code in _OTHER_AUTHORITY:
-        authority = f"`{ca}`" if ca else "an authority that this system trusts"
-        return Untrusted(
-            f"the certificate of `{host}` was not issued by {authority}", "name the CA file of that broker or server"
-        )
-    if code == _REVOKED:
-        return Untrusted(f"the certificate of `{host}` is revoked")
-    if code == _WRONG_PURPOSE:
-        return Untrusted(f"the certificate of `{host}` is not meant for servers")
-    return Untrusted(f"the certificate of `{host}` cannot be verified: {error.verify_message}")
+    flaw, hint = flaws.get(code, (f"cannot be verified: {error.verify_message}", ""))
+    return Untrusted(f"the certificate of `{host}` {flaw}", hint)
 
 
-def _about_ours(host: str, alert: str, words: str, cert: Path | None, now: float) -> FleetError:
+def _about_ours(host: str, alert: str, words: str, cert: Path | None, now: float) -> Denied:
     if cert is None or alert == "ALERT_CERTIFICATE_REQUIRED":
-        return Denied(
-            f"`{host}` refused the connection: it wants a client certificate that it accepts", "name a certificate and its key"
-        )
-    ours = _read(cert)
+        sentence = f"`{host}` refused the connection: it wants a client certificate that it accepts"
+        return Denied(sentence, "name a certificate and its key")
+    ours, hint = _read(cert), "issue a new one, or name another"
     if ours is not None and ours.not_valid_after_utc.timestamp() <= now:
-        return Denied(f"`{host}` refused our certificate `{cert}`: it has expired{_ago(ours, now)}", "issue a new one")
+        words = f"it has expired{_ago(ours, now)}"
     if ours is not None and ours.not_valid_before_utc.timestamp() > now:
-        return Denied(
-            f"`{host}` refused our certificate `{cert}`: it is not valid yet{_ahead(ours, now)}", "is the clock right? date -u"
-        )
-    return Denied(f"`{host}` refused our certificate `{cert}`: {words}", "issue a new one, or name another")
+        words, hint = f"it is not valid yet{_ahead(ours, now)}", CLOCK_HINT
+    return Denied(f"`{host}` refused our certificate `{cert}`: {words}", hint)
 
 
 def _fetch(host: str, port: int | None) -> "Certificate | None":
