@@ -110,7 +110,10 @@ def _tokens(text: str) -> list[_Token]:
         if found is None:
             at = position + len(text[position:]) - len(text[position:].lstrip())
             what = "a quotation mark that is never closed" if text[at] == '"' else f"unexpected {text[at]!r}"
-            raise UsageError(f"{what} at {at + 1}", "see fleetctl help selectors")
+            raise UsageError(
+                f"{what} at {at + 1}",
+                'a selector is made of FIELD=VALUE, commas, `or` and parentheses; quote other values: site="north 7"',
+            )
         kind = found.lastgroup or ""
         tokens.append(_Token(kind, found[kind], found.start(kind) + 1))
         position = found.end()

@@ -71,20 +71,21 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside is written together or not at all; an inner transaction is part of the outer one."""
-        if self._depth:
-            yield
-            return
+        """Everything inside is written together or not at all; one that fails inside another takes only its own part back."""
+        name = f"inner{self._depth}"
+        begin, commit = (f"SAVEPOINT {name}", f"RELEASE {name}") if self._depth else ("BEGIN IMMEDIATE", "COMMIT")
+        undo = [f"ROLLBACK TO {name}", commit] if self._depth else ["ROLLBACK"]
         with self._explained():
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(begin)
         self._depth += 1
         try:
             yield
             with self._explained():
-                self._connection.execute("COMMIT")
+                self._connection.execute(commit)
         except BaseException:
             if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+                for statement in undo:
+                    self._connection.execute(statement)
             raise
         finally:
             self._depth -= 1
@@ -99,7 +100,13 @@ class Database:
 
     def write(self, statement: str, parameters: Iterable[object] = ()) -> int:
         """The number of rows that it changed."""
-        with self.transaction(), self._explained():
+        if self._depth:
+            return self._execute(statement, parameters)
+        with self.transaction():
+            return self._execute(statement, parameters)
+
+    def _execute(self, statement: str, parameters: Iterable[object]) -> int:
+        with self._explained():
             return self._connection.execute(statement, tuple(parameters)).rowcount
 
     def parse(self, text: str) -> Any:

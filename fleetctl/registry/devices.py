@@ -15,7 +15,7 @@ PAGE = 500
 
 _COLUMNS = """SELECT d.id, d.tenant, d.location, d.type, d.state, d.created_at,
     (SELECT json_group_object(key, value) FROM labels WHERE device_id = d.id),
-    p.status, p.session, p.firmware, p.digest, p.heartbeat, p.received_at, t.version, r.version, r.reported
+    p.status, p.session, p.firmware, p.digest, p.heartbeat, p.received_at, t.version, t.desired, r.version, r.reported
 """
 _HEARD = """LEFT JOIN presence p ON p.device_id = d.id LEFT JOIN twins t ON t.device_id = d.id
     LEFT JOIN reported r ON r.device_id = d.id
@@ -29,6 +29,7 @@ class DeviceRecord:
     device: Device
     sighting: Sighting | None = None
     desired_version: int | None = None
+    desired: Mapping[str, Any] | None = None
     reported_version: int | None = None
     reported: Mapping[str, Any] | None = None
 
@@ -167,7 +168,8 @@ class Devices(Database):
         labels = dict(sorted(self.parse(row[6]).items()))
         device = Device(path, labels, LifeCycle(row[4]), row[5])
         sighting = None if row[7] is None else Sighting(*row[7:13])
-        return DeviceRecord(device, sighting, row[13], row[14], None if row[15] is None else self.parse(row[15]))
+        desired, reported = (None if text is None else self.parse(text) for text in (row[14], row[16]))
+        return DeviceRecord(device, sighting, row[13], desired, row[15], reported)
 
 
 def _text(document: str | bytes) -> str:

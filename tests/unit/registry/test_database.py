@@ -110,6 +110,21 @@ def test_a_transaction_that_fails_leaves_nothing(registry: Registry) -> None:
     assert registry.orders(["pump-1"]) == {"pump-1": 2}
 
 
+def test_a_part_that_fails_takes_only_itself_back(registry: Registry) -> None:
+    def part() -> None:
+        with registry.transaction():
+            registry.raise_order("pump-2", 1)
+            raise RuntimeError
+
+    with registry.transaction():
+        registry.raise_order("pump-1", 1)
+        with pytest.raises(RuntimeError):
+            part()
+        registry.raise_order("pump-3", 1)
+
+    assert registry.orders(["pump-1", "pump-2", "pump-3"]) == {"pump-1": 1, "pump-2": 0, "pump-3": 1}
+
+
 def test_an_older_registry_is_migrated(registry: Registry, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry.close()
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE later (x)", "INSERT INTO later VALUES (1)")))

@@ -1,0 +1,195 @@
+"""Messages of a local fleet: commands with their replies, raw messages, and what passes by."""
+
+import base64
+import math
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fleetctl.errors import Malformed, UsageError
+from fleetctl.model import topic as topics
+from fleetctl.model.device import Device, printable
+from fleetctl.model.topic import Channel
+from fleetctl.platforms.commands import Ledger
+from fleetctl.platforms.local.believed import take_in
+from fleetctl.platforms.protocol import CommandResult, Dropped, RawPublished, TailRecord
+from fleetctl.wire.command import Command, Reply
+from fleetctl.wire.document import PAYLOAD_LIMIT, parse_json, rfc3339
+from fleetctl.wire.presence import Presence
+
+if TYPE_CHECKING:
+    from fleetctl.mqtt.connection import Message
+    from fleetctl.mqtt.session import Session
+    from fleetctl.platforms.local.fleet import LocalFleet
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMessages:
+    """`Messages` through the broker of a local fleet."""
+
+    fleet: "LocalFleet"
+
+    def publish(
+        self, devices: Sequence[Device], command: str, args: Mapping[str, Any], *, wait: bool = False, timeout: float = 5.0
+    ) -> Iterator[CommandResult]:
+        """A result for each device as it becomes known; when all are out, raises `Ledger.verdict`.
+
+        A command is meant for the session that the device retains: one without, or offline, is not sent anything.
+        """
+        if not topics.is_command_name(command):
+            raise UsageError(f"{printable(command)} is not a command's name", "at most 32 letters, digits, `.`, `_`, `-`")
+        return self._publish(devices, command, dict(args), wait, timeout)
+
+    def publish_raw(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> RawPublished:
+        """Returns when the broker has acknowledged it (at QoS 0: when it is sent)."""
+        if not topics.is_topic(topic):
+            raise UsageError(f"{printable(topic)} is not a topic", "a topic has no +, # or NUL")
+        if qos not in (0, 1):
+            raise UsageError(f"QoS {qos} is not 0 or 1", "use --qos 1")
+        if len(payload) > PAYLOAD_LIMIT:
+            raise UsageError(f"the payload has {len(payload)} bytes, {PAYLOAD_LIMIT} are allowed", "send less, or an artifact")
+        with self.fleet.open_session("publish") as session:
+            session.publish(topic, payload, qos, retain)
+        return RawPublished(topic, len(payload), qos, retain)
+
+    def tail(
+        self,
+        devices: Sequence[Device] | None = None,
+        filters: Iterable[str] = (),
+        *,
+        channel: str | None = None,
+        count: int | None = None,
+        duration: float | None = None,
+        dropped: Dropped | None = None,
+    ) -> Iterator[TailRecord]:
+        """What arrives until `count` messages or `duration` seconds are over; `dropped` is kept up to date meanwhile."""
+        wanted = list(dict.fromkeys(self._filters(devices, filters, channel)))
+        return self._tail(wanted, count, duration, dropped or Dropped())
+
+    def _publish(
+        self, devices: Sequence[Device], command: str, args: Mapping[str, Any], wait: bool, timeout: float
+    ) -> Iterator[CommandResult]:
+        with self.fleet.open_session("publish") as session:
+            sessions = self._sessions(session, devices)
+            ledger = Ledger(command, {device.id: sessions.get(device.id) for device in devices})
+            yield from ledger.unreachable()
+            reachable = [device for device in devices if ledger.is_waiting(device.id)]
+            if wait and reachable:
+                session.subscribe([topics.command_reply(device.path, command) for device in reachable])
+            ids = self._send(session, reachable, command, args, ledger, timeout)
+            session.flush()
+            if wait:
+                yield from self._replies(session, ids, ledger, time.monotonic() + timeout)
+            yield from ledger.rest("timedOut" if wait else "sent")
+        if (verdict := ledger.verdict()) is not None:
+            raise verdict
+
+    def _sessions(self, session: "Session", devices: Sequence[Device]) -> dict[str, tuple[str, str]]:
+        """Status and session of every device that retains them."""
+        found = session.read_retained([topics.of(device.path, Channel.STATUS) for device in devices])
+        said: dict[str, tuple[str, str]] = {}
+        for device in devices:
+            message = found.get(topics.of(device.path, Channel.STATUS))
+            if message is None:
+                continue
+            try:
+                presence = Presence.decode(message.payload)
+            except Malformed:
+                continue
+            take_in(self.fleet.registry, message)
+            said[device.id] = presence.status, presence.session
+        return said
+
+    def _send(
+        self, session: "Session", devices: Sequence[Device], name: str, args: Mapping[str, Any], ledger: Ledger, timeout: float
+    ) -> dict[str, tuple[str, str]]:
+        """Publish to each device; the (topic, device) of the reply by the command's id."""
+        expires = rfc3339(self.fleet.clock() + timeout)
+        ids = {}
+        for device in devices:
+            command_id = secrets.token_hex(8)
+            reply = topics.command_reply(device.path, name)
+            said = Command(command_id, ledger.session(device.id), args, expires)
+            ids[command_id] = reply, device.id
+            session.publish(
+                topics.command(device.path, name),
+                said.encode(),
+                response_topic=reply,
+                correlation=command_id.encode(),
+                more=True,
+            )
+        return ids
+
+    def _replies(
+        self, session: "Session", ids: Mapping[str, tuple[str, str]], ledger: Ledger, deadline: float
+    ) -> Iterator[CommandResult]:
+        while ledger.waiting and (left := deadline - time.monotonic()) > 0:
+            for message in session.receive(left):
+                try:
+                    reply = Reply.decode(message.payload)
+                except Malformed:
+                    continue
+                topic, device = ids.get(reply.id, ("", ""))
+                if topic == message.topic:
+                    yield from ledger.reply(device, reply.status, reply.result)
+
+    def _filters(self, devices: Sequence[Device] | None, filters: Iterable[str], channel: str | None) -> Iterator[str]:
+        raw = list(filters)
+        for text in raw:
+            if not topics.is_filter(text):
+                raise UsageError(f"{printable(text)} is not a topic filter", "+ fills one level, # the last one")
+        if raw and (devices is not None or channel is not None):
+            raise UsageError("a filter and devices or a channel exclude each other", "use -t FILTER alone")
+        if channel is not None and channel not in tuple(Channel):
+            raise UsageError(f"{printable(channel)} is no channel", f"one of {', '.join(Channel)}")
+        yield from raw
+        rest = channel or "#"
+        if devices is not None:
+            yield from (f"{device.path}/{rest}" for device in devices)
+        elif not raw:
+            yield f"{self.fleet.tenant}/+/+/+/{rest}"
+
+    def _tail(self, filters: Sequence[str], count: int | None, duration: float | None, dropped: Dropped) -> Iterator[TailRecord]:
+        left = math.inf if count is None else count
+        deadline = None if duration is None else time.monotonic() + duration
+        with self.fleet.open_session("tail") as session:
+            session.subscribe(filters)
+            for message in session.messages(deadline):
+                if left <= 0:
+                    return
+                left -= 1
+                yield _record(message)
+                dropped.malformed, dropped.overflow = session.malformed, session.dropped
+                if left <= 0:
+                    return
+
+
+def _record(message: "Message") -> TailRecord:
+    payload = _readable(message.payload)
+    found = topics.split(message.topic)
+    timestamp = payload.get("timestamp") if isinstance(payload, dict) else None
+    return TailRecord(
+        message.topic,
+        None if found is None else found[0].device_id,
+        timestamp if isinstance(timestamp, str) else None,
+        rfc3339(message.received_at),
+        payload,
+    )
+
+
+def _readable(payload: bytes) -> Any:
+    """What the payload says in JSON, else its text, else base64; None if there is none."""
+    if not payload:
+        return None
+    try:
+        document = parse_json(b'{"payload":' + payload + b"}", len(payload) + 12)
+        if document.keys() == {"payload"}:
+            return document["payload"]
+    except Malformed:
+        pass
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(payload).decode()}
