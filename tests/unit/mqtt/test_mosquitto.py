@@ -9,18 +9,16 @@ from fleetctl.mqtt.broker import BrokerConfig, Listener
 from fleetctl.mqtt.mosquitto import render_acl, render_config
 
 # what mosquitto reads as its default listener's, and then opens 1883 on every address (per_listener_settings true)
-OF_A_LISTENER = {
-    *(
+OF_A_LISTENER = set(
+    [
         "acl_file",
         "allow_anonymous",
         "allow_zero_length_clientid",
+        "auth_plugin",
         "auto_id_prefix",
         "bind_address",
         "cafile",
         "capath",
-        "certfile",
-    ),
-    *(
         "certfile",
         "ciphers",
         "crlfile",
@@ -30,8 +28,7 @@ OF_A_LISTENER = {
         "max_topic_alias",
         "mount_point",
         "password_file",
-    ),
-    *(
+        "plugin",
         "port",
         "protocol",
         "psk_file",
@@ -40,9 +37,10 @@ OF_A_LISTENER = {
         "socket_domain",
         "tls_version",
         "use_identity_as_username",
-    ),
-    *("use_subject_as_username", "use_username_as_clientid", "plugin", "auth_plugin"),
-}
+        "use_subject_as_username",
+        "use_username_as_clientid",
+    ]
+)
 
 
 def listener(port: int, rules: tuple[Rule, ...], *, forced: bool) -> Listener:
