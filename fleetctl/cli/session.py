@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
@@ -65,17 +65,16 @@ class Session:
         self.options = options or Options()
         self.terminal = terminal or Terminal(sys.stdin, sys.stderr)
 
-    @cached_property
+    @property
     def context(self) -> "Context":
-        from fleetctl.config import load_context
-
-        return load_context(self.options.context)
+        return self.fleet.context
 
     @cached_property
     def fleet(self) -> "LocalFleet":
+        from fleetctl.config import locate
         from fleetctl.platforms.local.fleet import LocalFleet
 
-        return LocalFleet(self.context)
+        return LocalFleet(locate(self.options.context))
 
     @property
     def devices(self) -> "Devices":
@@ -97,11 +96,11 @@ class Session:
         return Targets(tuple(expand(words, self.terminal.stdin)), selector, limit)
 
     def refresh(self, targets: "Targets") -> None:
-        """Read presence and reported twins of these devices from the broker."""
+        """Read presence and reported twins from the broker, of all that the selector might match once they are known."""
         devices = self.devices
-        known = {each.id for each in devices.list(targets)}
+        known = tuple(each.id for each in devices.list(replace(targets, selector=None, limit=None)))
         if known:
-            devices.refresh(devices.resolve(type(targets)(tuple(sorted(known)))))
+            devices.refresh(devices.resolve(replace(targets, words=known, selector=None, limit=None)))
 
     def chosen(self, targets: "Targets", action: str) -> "Sequence[Device]":
         """The devices that a write is meant for, approved."""

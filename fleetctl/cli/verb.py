@@ -43,7 +43,7 @@ def _examples(text: str) -> str:
 
 def _command(function: Callable[..., Any], view: View, writes: bool, final: bool) -> Callable[..., None]:
     common = [*_COMMON, *(_WRITES if writes else [])]
-    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    own = list(inspect.signature(function).parameters.values())[1:]
 
     def command(**given: Any) -> None:
         ctx = given.pop("ctx")

@@ -86,7 +86,9 @@ def _elements(value: object) -> Iterator[object]:
 
 
 def lookup(record: object, path: str) -> object:
-    """The value at a dotted path; None where there is none."""
+    """The value at a dotted path, the record itself at `*`; None where there is none."""
+    if path == "*":
+        return record
     if isinstance(record, Mapping) and path in record:
         return record[path]
     for key in path.split("."):
