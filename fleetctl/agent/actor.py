@@ -1,0 +1,278 @@
+"""What joins one device to the loop: its connection and its reconnecting, its work, its reboots."""
+
+import threading
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from fleetctl.agent.device import Device, Event
+from fleetctl.agent.updater import Outcome
+from fleetctl.agent.work import Job, perform
+from fleetctl.errors import FleetError
+from fleetctl.mqtt.connection import Connection
+from fleetctl.mqtt.message import Will
+
+if TYPE_CHECKING:
+    from fleetctl.agent.loop import Loop
+
+KEEPALIVE = 30
+TICK = 5.0
+SOON = 0.05
+FLUSH = 2.0
+"""Seconds that a device waits for its last words to be acknowledged before it reboots."""
+PROGRESS = 25
+"""Percents between two reports of a download: each is a durable step."""
+
+Value = TypeVar("Value")
+
+
+class State(StrEnum):
+    DOWN = "down"
+    CONNECTING = "connecting"
+    UP = "up"
+    LEAVING = "leaving"
+    REBOOTING = "rebooting"
+
+
+class Actor:
+    """Lives as long as the process, its `device` as long as a boot. All but `part` runs in the loop's thread."""
+
+    def __init__(self, loop: "Loop", start: Callable[[], Device]) -> None:
+        self.state = State.DOWN
+        self.alarm = 0.0
+        self.watched, self.interest = -1, 0
+        self.stop = threading.Event()
+        self._loop, self._start = loop, start
+        self._device: Device | None = None
+        self._connection: Connection | None = None
+        self._job: Job | None = None
+        self._failures = 0
+        self._until = 0.0
+        self._left: list[Event] = []
+
+    @property
+    def device(self) -> Device:
+        if self._device is None:
+            raise RuntimeError("the device has not booted")
+        return self._device
+
+    # -- called by the loop
+
+    def begin(self) -> None:
+        """Boot: everything that the device knows comes from disk."""
+        device = self._start()
+        self._left += self._device.events if self._device else []
+        self._device, self._job, self.stop = device, None, threading.Event()
+        self.state, self._until, self._failures = State.DOWN, 0.0, 0
+        self.turn()
+
+    def take_events(self) -> list[Event]:
+        told, self._left = self._left, []
+        if self._device is not None:
+            told, self._device.events = told + self._device.events, []
+        return told
+
+    def serve(self, readable: bool, writable: bool) -> None:
+        """The socket has something to read, or room to write."""
+        connection = self._connection
+        if connection is None:
+            return
+        if writable:
+            connection.on_writable()
+        if readable:
+            connection.on_readable()
+            for message in connection.take():
+                self._guarded(partial(self.device.received, message))
+        self.turn()
+
+    def turn(self) -> None:
+        """Do what is due now, and say when to be called again."""
+        now = self._loop.clock.monotonic()
+        match self.state:
+            case State.REBOOTING:
+                again = self._come_back(now)
+            case State.LEAVING:
+                again = self._leave(now)
+            case _:
+                again = self._go_on(now)
+        connection = self._connection
+        if connection is not None:
+            self._loop.watch(self, connection.fileno(), connection.wants_write())
+        self._loop.wake(self, min(again, now + TICK))
+
+    def _go_on(self, now: float) -> float:
+        if self.state is State.DOWN and now >= self._until:
+            self._connect()
+        self._guarded(self._check_job)
+        self._guarded(self._work)
+        again = self._guarded(self.device.tick) or now + SOON
+        self._check_connection()
+        if self.device.reboots:
+            self.state, self._until = State.LEAVING, now + FLUSH
+            return now
+        return min(again, self._until) if self.state is State.DOWN else again
+
+    # -- connecting
+
+    def _connect(self) -> None:
+        self.state = State.CONNECTING
+        device, boot = self.device, self.stop
+        will = device.opening()
+        self._loop.connect(partial(_connected, device, will), partial(self._opened, boot))
+
+    def _opened(self, boot: threading.Event, found: Connection | FleetError) -> None:
+        if boot is not self.stop or boot.is_set() or self.state is not State.CONNECTING:
+            if isinstance(found, Connection):
+                found.abort()
+            return
+        if isinstance(found, FleetError):
+            self._drop(found.message)
+        else:
+            self._connection, self.state, self._failures = found, State.UP, 0
+            self._guarded(partial(self.device.opened, found))
+        self.turn()
+
+    def _check_connection(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        connection.tick()
+        for refusal in connection.take_refusals():
+            self.device.tell("refused", topic=refusal.topic, reason=refusal.error().message)
+        if not connection.connected:
+            reason = connection.closed_reason
+            self._drop("the connection was lost" if reason is None else reason.message)
+
+    def _drop(self, reason: str) -> None:
+        """Without a connection, wait twice as long each time, each device a little differently: no storm on a broker's return."""
+        connection, self._connection = self._connection, None
+        self._loop.watch(self, -1, False)
+        if connection is not None:
+            connection.abort()
+            self.device.closed(reason)
+        settings = self.device.settings
+        seconds = min(settings.backoff_limit, settings.backoff * 2 ** min(self._failures, 20))
+        seconds *= self._loop.chance.uniform(0.5, 1.0)
+        self._failures += 1
+        self.state, self._until = State.DOWN, self._loop.clock.monotonic() + seconds
+        self.device.tell("waiting", reason=reason, seconds=round(seconds, 1))
+
+    # -- work
+
+    def _work(self) -> None:
+        device = self.device
+        do = device.work()
+        attempt = device.updater.record.attempt
+        if do is None or attempt is None or attempt.image is None:
+            return
+        device.working = True
+        self._job = job = Job(
+            do=do,
+            order=attempt.order,
+            image=attempt.image,
+            slot=device.updater.record.active.other,
+            storage=device.storage,
+            artifacts=device.identity.artifacts,
+            self_test=device.settings.self_test,
+            stop=threading.Event(),
+            report=_throttled(lambda percent: self._loop.call_soon(lambda: self._progressed(job, percent))),
+        )
+        self._loop.work(partial(perform, job), partial(self._worked, job, device))
+
+    def _check_job(self) -> None:
+        """Stop work that a cancel or another assignment has made pointless."""
+        job = self._job
+        if job is not None and not self.device.updater.awaits(job.do, job.order):
+            job.stop.set()
+
+    def _progressed(self, job: Job, percent: int) -> None:
+        if job is self._job and not job.stop.is_set():
+            self._guarded(partial(self.device.progressed, percent))
+
+    def _worked(self, job: Job, device: Device, outcome: Outcome | None) -> None:
+        device.working = False
+        if job is self._job and self.state not in (State.LEAVING, State.REBOOTING):
+            self._job = None
+            self._guarded(partial(device.worked, None if job.stop.is_set() else outcome))
+            self.turn()
+
+    def halt(self) -> None:
+        """Let nothing of this boot go on in the background."""
+        self.stop.set()
+        if self._job is not None:
+            self._job.stop.set()
+
+    # -- leaving
+
+    def _leave(self, now: float) -> float:
+        """Reboot: the last words are flushed, work is stopped, and then nothing of this boot is left but the disk."""
+        connection = self._connection
+        if connection is not None and connection.connected:
+            connection.tick()
+            if connection.unacknowledged and now < self._until:
+                return min(self._until, now + SOON)
+            self._guarded(self.device.closing)
+            self._loop.watch(self, -1, False)
+            self._loop.connect(connection.disconnect, lambda _: None)
+        self._connection = None
+        self.halt()
+        self.device.closed("reboot")
+        self.state, self._until = State.REBOOTING, now + self.device.settings.reboot_delay
+        return self._until
+
+    def _come_back(self, now: float) -> float:
+        if now < self._until:
+            return self._until
+        if self.device.working:
+            return now + SOON
+        try:
+            self.begin()
+        except FleetError as error:
+            self._until = now + self.device.settings.backoff_limit
+            self.device.tell("error", reason=error.message)
+        return now
+
+    def part(self) -> None:
+        """Go away for good: say so and close. Runs in a thread while the loop waits."""
+        connection = self._connection
+        if connection is not None:
+            self._guarded(self.device.closing)
+            connection.disconnect()
+
+    def end(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+        if self._device is not None:
+            self._device.closed("stopped")
+
+    def _guarded(self, call: Callable[[], Value]) -> Value | None:
+        """What one device meets with its connection or its disk ends neither the loop nor the other devices."""
+        try:
+            return call()
+        except (FleetError, OSError) as error:
+            reason = error.message if isinstance(error, FleetError) else str(error)
+            self.device.tell("error", reason=reason)
+            return None
+
+
+def _connected(device: Device, will: Will) -> Connection | FleetError:
+    try:
+        connection = Connection(device.identity.endpoint, device.id, will=will, keepalive=KEEPALIVE)
+        connection.connect(device.settings.connect_timeout)
+    except (FleetError, OSError) as error:
+        return error if isinstance(error, FleetError) else FleetError(str(error))
+    return connection
+
+
+def _throttled(report: Callable[[int], None]) -> Callable[[int], None]:
+    last = 0
+
+    def tell(percent: int) -> None:
+        nonlocal last
+        if last + PROGRESS <= percent < 100:
+            last = percent
+            report(percent)
+
+    return tell
