@@ -48,13 +48,18 @@ def _from_file(place: str) -> str:
     path = Path(place).expanduser()
     if not path.exists():
         raise NotFound(f"secret {printable('file:' + place)} does not exist", f"create it: install -m 600 /dev/stdin {path}")
-    try:
-        text = files.read_limited(path, SECRET_LIMIT).decode()
-    except UnicodeDecodeError as error:
-        # the exception holds the bytes, which are a secret
-        error.object = b""
-        raise ConfigError(f"secret {printable('file:' + place)} is not UTF-8", "store it as text") from None
+    text = _decoded(files.read_limited(path, SECRET_LIMIT))
+    if text is None:
+        raise ConfigError(f"secret {printable('file:' + place)} is not UTF-8", "store it as text")
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _decoded(data: bytes) -> str | None:
+    """Text, or None instead of an exception: that would carry the bytes, which are a secret, into a traceback."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _from_keyring(place: str) -> str:
