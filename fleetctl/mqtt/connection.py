@@ -26,7 +26,7 @@ from fleetctl.mqtt.stream import CHUNK, Stream, open_stream
 OUTBOX_LIMIT = 10_000
 PACKET_OVERHEAD = 64
 PROBE_SECONDS = 2.0
-TAKEOVER_HINT = "another client took its name over, or its certificate was revoked; let one of the two end"
+TAKEOVER_HINT = "let one of the two end; if there is no other, its certificate may have been revoked"
 _DECODING_ERRORS = (MQTTException, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, struct.error)
 
 __all__ = ["Connection", "Message", "Will"]
@@ -288,7 +288,8 @@ class Connection:
         if code == reasons.KEEP_ALIVE_TIMEOUT:
             return Unavailable(f"the broker at `{self.endpoint}` stopped answering")
         if self._accepted and self._sole and failure is None and self._still_answers():
-            return Conflict(f"the broker at `{self.endpoint}` cut {printable(self.client_id)} off", TAKEOVER_HINT)
+            name = printable(self.client_id)
+            return Conflict(f"the broker cut {name} off, as it does when another client takes over its name", TAKEOVER_HINT)
         if self._accepted:
             return _chained(Unavailable(f"the connection to `{self.endpoint}` was lost"), failure)
         hint = "its log says why: a certificate that it does not take, or too many connections"

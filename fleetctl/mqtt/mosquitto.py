@@ -117,6 +117,11 @@ def _line(text: str, what: str) -> str:
     return text
 
 
+def tied_to_parent(command: list[str]) -> list[str]:
+    """`command`, killed by Linux when the thread that starts it ends; on other systems it is the command as it was."""
+    return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
+
+
 class Mosquitto:
     """Start it from a thread that lives as long as the broker should: Linux ends the child with the thread that made it.
 
@@ -147,7 +152,7 @@ class Mosquitto:
         command = [str(program), "-c", str(self._config.folder.absolute() / "mosquitto.conf")]
         with self._open_log() as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command],
+                tied_to_parent(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

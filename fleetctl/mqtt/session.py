@@ -27,6 +27,7 @@ class Session:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._filters: dict[str, int] = {}
+        self._wildcards: set[str] = set()
         self._kept = Inbox()
 
     def __enter__(self) -> Self:
@@ -101,6 +102,7 @@ class Session:
         for batch in _batches(filters, BATCH):
             self._await(self.connection.subscribe(batch, qos), deadline)
             self._filters.update(dict.fromkeys(batch, qos))
+            self._wildcards.update(text for text in batch if not topics_of.is_topic(text))
 
     def unsubscribe(self, filters: Sequence[str], timeout: float = TIMEOUT_SECONDS) -> None:
         """Return when the broker has forgotten the filters."""
@@ -109,6 +111,7 @@ class Session:
             self._await(self.connection.unsubscribe(batch), deadline)
             for text in batch:
                 self._filters.pop(text, None)
+                self._wildcards.discard(text)
 
     def _await(self, packet_id: int, deadline: float) -> None:
         while not self.connection.answered(packet_id):
@@ -153,12 +156,17 @@ class Session:
     def _read_batch(self, wanted: Sequence[str], deadline: float) -> dict[str, Message]:
         sentinel = topics_of.sentinel(wanted[0].split("/", 1)[0], self.client_id)
         token = secrets.token_bytes(8)
-        passing = [*(topic for topic in wanted if topic not in self._filters), sentinel]
-        for topic in wanted:
-            if topic in self._filters:  # subscribing to it anew repeats its retained message and keeps its QoS
-                self.connection.subscribe([topic], self._filters[topic])
-        self._keep(self.connection.take())
-        self.connection.subscribe(passing, 0)
+        passing = [topic for topic in wanted if topic not in self._filters]
+        for message in self.connection.take():
+            self._kept.put(message)
+        for qos in (0, 1):  # subscribing anew to what is followed anyway repeats its retained message and keeps its QoS
+            if again := [topic for topic in wanted if self._filters.get(topic) == qos]:
+                self.connection.subscribe(again, qos)
+        if passing:
+            self.connection.subscribe(passing, 0)
+        passing.append(sentinel)
+        # at QoS 0 it would overtake what a broker holds back at QoS 1 until the client has acknowledged enough
+        self.connection.subscribe([sentinel], max(self._filters.get(topic, 0) for topic in wanted))
         self.connection.publish(sentinel, token)
         found: dict[str, Message] = {}
         expected = frozenset(wanted)
@@ -182,11 +190,7 @@ class Session:
         return seen
 
     def _follows(self, topic: str) -> bool:
-        return any(topics_of.matches(text, topic) for text in self._filters)
-
-    def _keep(self, messages: list[Message]) -> None:
-        for message in messages:
-            self._kept.put(message)
+        return topic in self._filters or any(topics_of.matches(text, topic) for text in self._wildcards)
 
     # -- steps
 
@@ -207,6 +211,7 @@ class Session:
         for refusal in refusals:
             if refusal.subscription:
                 self._filters.pop(refusal.topic, None)
+                self._wildcards.discard(refusal.topic)
         if refusals:
             raise refusals[0].error()
 

@@ -215,3 +215,15 @@ def test_where_nothing_listens_no_broker_answers(stand: "Stand") -> None:
         port = server.getsockname()[1]
     with pytest.raises(Unavailable, match=f"no broker answers at `localhost:{port}`"):
         open_session(replace(stand.operator(), port=port), "test")
+
+
+def test_a_sentinel_never_overtakes_what_is_read_on_own_subscriptions(stand: "Stand") -> None:
+    topics = [stand.address(f"own-many-{number}", "ota/status") for number in range(1200)]
+    with open_session(stand.operator(), "test") as session:
+        for topic in topics:
+            session.publish(topic, topic.encode() * 20, retain=True, more=True)
+        session.subscribe(topics)
+        found = session.read_retained([*topics, stand.address("nobody", "ota/status")])
+        assert list(found) == topics
+        session.publish(topics[7], b"changed", retain=True)
+        assert any(message.payload == b"changed" for message in session.messages(monotonic() + 2))
