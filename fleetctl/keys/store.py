@@ -52,17 +52,20 @@ def load_key(path: Path) -> PrivateKey:
         NotFound: there is none.
         ConfigError: it holds no unencrypted Ed25519 or P-256 key.
     """
-    pem = files.read_private(path, KEY_FILE_LIMIT)
+    return parse_key(files.read_private(path, KEY_FILE_LIMIT), f"key file {printable(str(path))}")
+
+
+def parse_key(pem: bytes, what: str = "the private key") -> PrivateKey:
+    """Read a PEM private key that came from elsewhere (a CI secret); raises `ConfigError` naming `what`, never its content."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError(
-            f"file {printable(str(path))} holds no private key that can be read",
-            f"look at it with openssl pkey -in {path} -noout",
+            f"{what} holds no unencrypted PEM private key", "look at it with openssl pkey -noout -in FILE"
         ) from error
     if isinstance(key, Ed25519PrivateKey) or (isinstance(key, ec.EllipticCurvePrivateKey) and _is_p256(key.curve)):
         return key
-    raise ConfigError(f"the key in {printable(str(path))} is neither Ed25519 nor P-256", "name another key file")
+    raise ConfigError(f"{what} is neither Ed25519 nor P-256", "name another key")
 
 
 def load_public_key(pem: bytes, what: str = "the public key") -> PublicKey:

@@ -52,6 +52,11 @@ def rollout_state(tenant: str, rollout: str) -> str:
     return f"{tenant}/_fleet/rollouts/{rollout}/state"
 
 
+def rollout_controller(tenant: str, rollout: str) -> str:
+    """Whether somebody drives the rollout: unsigned, a hint for people, its will says that nobody does."""
+    return f"{tenant}/_fleet/rollouts/{rollout}/controller"
+
+
 def sentinel(tenant: str, client: str) -> str:
     """A topic of our own that marks the end of a batch of retained messages."""
     return f"{tenant}/_fleet/sentinel/{client}"

@@ -156,6 +156,11 @@ class ArtifactServer:
         self._thread.start()
         return self
 
+    def wait(self) -> None:
+        """Return when the server has ended; Ctrl-C gets through."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)
+
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()

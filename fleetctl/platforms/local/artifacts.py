@@ -1,0 +1,93 @@
+"""Artifacts of a context: probed where devices will look for them, and served from here where that is this machine."""
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fleetctl import tls
+from fleetctl.config import Context
+from fleetctl.errors import ConfigError, Unavailable
+from fleetctl.ota.probe import probe
+from fleetctl.ota.server import ArtifactServer
+
+LOOPBACK = {"localhost": "127.0.0.1"}
+
+
+def base_of(context: Context) -> tuple[str, int]:
+    """Host and port of the artifact base; raises `ConfigError` for a context without one."""
+    if not context.artifacts:
+        raise ConfigError(
+            f"context `{context.name}` has no artifact base", "make it with fleetctl init --artifacts https://HOST:PORT"
+        )
+    parts = urlsplit(context.artifacts)
+    if parts.scheme != "https" or not parts.hostname:
+        raise ConfigError(f"artifact base `{context.artifacts}` is not https", "name it as https://HOST:PORT")
+    return parts.hostname, parts.port or 443
+
+
+def client_context(context: Context) -> ssl.SSLContext:
+    return tls.client_context(context.ca, context.cert, context.key)
+
+
+def server(context: Context) -> ArtifactServer:
+    """A server of the context's store at its artifact base; raises `Unavailable` where that is not this machine, or taken."""
+    host, port = base_of(context)
+    return ArtifactServer(context.releases_folder, LOOPBACK.get(host, host), port, _contexts(context))
+
+
+@contextmanager
+def available(context: Context, digest: str, size: int, *, serve: bool) -> Iterator[bool]:
+    """Make sure that devices find the image; with `serve` this process serves it where nobody else does.
+
+    Raises:
+        Unavailable, Denied, Untrusted: they would not, and why.
+    """
+    secured = client_context(context)
+    base_of(context)
+    name = digest.removeprefix("sha256:")
+    try:
+        probe(context.artifacts, name, size, secured)
+    except Unavailable as error:
+        if not serve or context.certificates == "external":
+            raise
+        try:
+            serving = server(context)
+        except Unavailable:
+            raise error from None
+        with serving:
+            probe(context.artifacts, name, size, secured)
+            yield True
+        return
+    yield False
+
+
+def _contexts(context: Context) -> Callable[[], ssl.SSLContext]:
+    """The TLS context of the moment: made anew when one of its files has changed."""
+    pki, keys = context.pki_folder, context.keys_folder
+    watched = [keys / "broker.key"] + [
+        pki / name for name in ("broker.pem", "device-ca.pem", "fleet-ca.pem", "device.crl.pem", "fleet.crl.pem")
+    ]
+    held: list[tuple[list[int], ssl.SSLContext]] = []
+
+    def current() -> ssl.SSLContext:
+        stamps = [_stamp(path) for path in watched]
+        if not held or held[0][0] != stamps:
+            key, cert, device_ca, fleet_ca, device_crl, fleet_crl = watched
+            made = tls.server_context(cert, key, device_ca, device_crl)
+            made.load_verify_locations(fleet_ca)
+            made.load_verify_locations(fleet_crl)
+            held[:] = [(stamps, made)]
+        return held[0][1]
+
+    return current
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError as error:
+        raise ConfigError(
+            f"{path} is missing: this context cannot serve artifacts", "make a context with fleetctl init"
+        ) from error

@@ -1,0 +1,254 @@
+"""Drives one rollout: carries out what the engine asks for, and tells it what the broker says (docs/protocol.md, "Rollouts" 5).
+
+The order of things is the safety argument:
+1. connect under the rollout's own client id, which cuts any other driver off, and never reconnect;
+2. read `/state`, then `ota/desired`, `ota/status` and presence of exactly the plan's devices, before anything is published;
+3. publish a decision, signed, before what follows from it;
+4. fold an offer only when the broker has acknowledged it; repeating one is harmless, since the plan fixes its bytes.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+
+from fleetctl.errors import Conflict
+from fleetctl.keys.cose import Signer
+from fleetctl.keys.trust import sign_assignment
+from fleetctl.model import topic as topics
+from fleetctl.model.rollout import (
+    Abort,
+    Act,
+    Action,
+    Changed,
+    Completed,
+    Event,
+    Halted,
+    Offer,
+    Offered,
+    Paused,
+    Promoted,
+    Restored,
+    Rollout,
+    Snapshot,
+    State,
+    Tick,
+    Withdraw,
+    Withdrawn,
+    assignment_order,
+)
+from fleetctl.mqtt.session import Session
+from fleetctl.platforms.local.plans import SignedPlan, sign_state, verify_state
+from fleetctl.platforms.local.rollouts import entry_of, is_over
+from fleetctl.platforms.local.sightings import Reader
+from fleetctl.platforms.updates import RolloutEntry
+from fleetctl.wire import desired
+from fleetctl.wire.assignment import Assignment
+from fleetctl.wire.document import dump_json, rfc3339
+from fleetctl.wire.rollout import PlanPointer
+from fleetctl.wire.trust import TrustDocument
+
+BATCH = 400
+PATIENCE = 20.0
+BEAT = 0.2
+
+Record = dict[str, object]
+
+
+def attendance(*, attended: bool, at: float | None) -> bytes:
+    """The hint for people at `/controller`."""
+    return dump_json({"attended": attended, "since": None if at is None else rfc3339(at)})
+
+
+class Driver:
+    """One controller of one rollout, for as long as its connection lasts."""
+
+    def __init__(
+        self,
+        signed: SignedPlan,
+        trust: TrustDocument,
+        signer: Signer,
+        session: Session,
+        clock: Callable[[], float],
+        keep: Callable[[Rollout, bool], None],
+    ) -> None:
+        self.signed = signed
+        self.plan = signed.plan
+        self.rollout = Rollout(signed.plan)
+        self._trust = trust
+        self._signer = signer
+        self._session = session
+        self._clock = clock
+        self._keep = keep
+        self._reader = Reader(signed.plan, trust)
+        self._index = {target.id: index for index, target in enumerate(signed.plan.targets)}
+        self._stages: dict[int, tuple[str, str | None]] = {}
+        self._last = 0.0
+        self._serial = 0
+
+    # -- taking over
+
+    def rebuild(self) -> Iterator[Record]:
+        """Learn from the broker how far the rollout is; nothing is published yet."""
+        self._restore()
+        paths = [target.path for target in self.plan.targets]
+        live = (topics.Channel.OTA_STATUS, topics.Channel.STATUS)
+        self._session.subscribe([topics.of(path, channel) for path in paths for channel in live], qos=1)
+        for channel in (topics.Channel.OTA_DESIRED, topics.Channel.OTA_STATUS, topics.Channel.STATUS):
+            held = self._session.read_retained([topics.of(path, channel) for path in paths], PATIENCE)
+            for message in held.values():
+                yield from self._fold_message(message.topic, message.payload)
+
+    def _restore(self) -> None:
+        """Take in the signed `/state`; one that is not signed by a rollout key is refused."""
+        snapshot = self._held_state()
+        if snapshot is not None:
+            self.rollout.fold(Restored(snapshot, self._now()))
+
+    def _held_state(self) -> Snapshot | None:
+        place = topics.rollout_state(self.plan.tenant, self.plan.id)
+        held = self._session.read_retained([place], PATIENCE).get(place)
+        if held is None or not held.payload:
+            return None
+        return verify_state(held.payload, self.plan.tenant, self.plan.id, self._trust)
+
+    # -- driving
+
+    def begin(self) -> Iterator[Record]:
+        """Publish where the plan lies, then make the first pass."""
+        self._attend(attended=True)
+        pointer = PlanPointer(self.signed.digest, f"sha256/{self.signed.digest.removeprefix('sha256:')}")
+        self._session.publish(topics.rollout_plan(self.plan.tenant, self.plan.id), pointer.encode(), qos=1, retain=True)
+        yield from self.fold(Tick(self._now()))
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to wait for: at its end and settled, or paused until a person acts."""
+        return self.rollout.state == State.PAUSED or is_over(self.rollout.state, self.rollout.settled)
+
+    def leave(self) -> RolloutEntry:
+        """Say that nobody drives any more; the record of where the rollout is."""
+        self._attend(attended=False)
+        self._session.flush(PATIENCE)
+        self._keep(self.rollout, False)
+        return entry_of(self.rollout, self.signed, attended=False, at=self._now())
+
+    def _attend(self, *, attended: bool) -> None:
+        place = topics.rollout_controller(self.plan.tenant, self.plan.id)
+        self._session.publish(place, attendance(attended=attended, at=self._now()), qos=1, retain=True)
+
+    def turn(self, timeout: float = BEAT) -> Iterator[Record]:
+        """Wait for messages at most `timeout` seconds, then take them and the time in."""
+        for message in self._session.receive(timeout):
+            yield from self._fold_message(message.topic, message.payload)
+        yield from self.fold(Tick(self._now()))
+
+    def abort(self) -> Iterator[Record]:
+        yield from self.fold(Abort(self._now()))
+
+    def fold(self, event: Event) -> Iterator[Record]:
+        """Fold one event and carry out all that follows from it, events of our own included."""
+        acts = deque(self.rollout.fold(event))
+        while acts:
+            act = acts.popleft()
+            if isinstance(act, Offer | Withdraw):
+                batch = [act]
+                while acts and isinstance(acts[0], Offer | Withdraw) and len(batch) < BATCH:
+                    batch.append(acts.popleft())  # type: ignore[arg-type]
+                yield from self._dispatch(batch, acts)
+            else:
+                yield from self._decide(act)
+
+    def _dispatch(self, batch: list[Offer | Withdraw], acts: "deque[Act]") -> Iterator[Record]:
+        for act in batch:
+            action = Action.INSTALL if isinstance(act, Offer) else Action.CANCEL
+            place, payload = self._assignment(act.index, act.attempt, action)
+            self._session.publish(place, payload, qos=1, retain=True)
+        self._session.flush(PATIENCE)
+        for act in batch:
+            done = Offered if isinstance(act, Offer) else Withdrawn
+            acts.extend(self.rollout.fold(done(act.index, act.attempt, self._now())))
+            name = "offered" if isinstance(act, Offer) else "withdrawn"
+            yield self.event(name, deviceId=self.plan.targets[act.index].id, attempt=act.attempt)
+
+    def _assignment(self, index: int, attempt: int, action: Action) -> tuple[str, bytes]:
+        plan, target = self.plan, self.plan.targets[index]
+        assignment = Assignment(
+            tenant=plan.tenant,
+            device_id=target.id,
+            rollout_id=plan.id,
+            order=assignment_order(target, attempt, action),
+            action=action.value,
+            attempt=attempt,
+            manifest=bytes.fromhex(plan.manifest_digest.removeprefix("sha256:")),
+            not_before=plan.not_before,
+            not_after=plan.not_after,
+            window=plan.window,
+            jitter=plan.jitter,
+            allow_downgrade=plan.allow_downgrade,
+        )
+        envelope = sign_assignment(assignment, target.path, self._signer)
+        return topics.of(target.path, topics.Channel.OTA_DESIRED), desired.pack(envelope, self.signed.file.manifest)
+
+    def _decide(self, act: Act) -> Iterator[Record]:
+        match act:
+            case Changed(snapshot):
+                self._publish_state(snapshot)
+            case Promoted(wave, size):
+                self._check_alone()
+                yield self.event("wave", wave=wave, size=size)
+            case Halted(evidence):
+                yield self.event("halted", reason=str(evidence), evidence=asdict(evidence))
+            case Paused(reason):
+                yield self.event("paused", reason=reason)
+            case Completed():
+                yield self.event("completed")
+
+    def _publish_state(self, snapshot: Snapshot) -> None:
+        place = topics.rollout_state(self.plan.tenant, self.plan.id)
+        self._session.publish(place, sign_state(snapshot, self.plan.tenant, self._signer), qos=1, retain=True)
+        self._session.flush(PATIENCE)
+        self._serial = snapshot.serial
+        self._keep(self.rollout, True)
+
+    def _check_alone(self) -> None:
+        """Before each wave: what another driver decided meanwhile counts, and this one stops."""
+        snapshot = self._held_state()
+        if snapshot is not None and snapshot.serial > self._serial:
+            raise Conflict(
+                f"another controller drives rollout `{self.plan.id}`", f"look at it with fleetctl ota watch {self.plan.id}"
+            )
+
+    # -- telling
+
+    def _fold_message(self, topic: str, payload: bytes) -> Iterator[Record]:
+        event = self._reader.event(topic, payload, self._now())
+        if event is None:
+            return
+        yield from self.fold(event)
+        index = getattr(event, "index", None)
+        if index is not None:
+            yield from self._moved(index)
+
+    def _moved(self, index: int) -> Iterator[Record]:
+        found = self.rollout.explain(index)
+        if self._stages.get(index) == (found.stage, found.phase):
+            return
+        self._stages[index] = (found.stage, found.phase)
+        yield self.event(
+            "device",
+            deviceId=found.device,
+            stage=found.stage,
+            phase=found.phase,
+            code=found.code,
+            wave=found.wave,
+            attempt=found.attempt,
+            why=found.why,
+        )
+
+    def event(self, name: str, **facts: object) -> Record:
+        return {"event": name, "rolloutId": self.plan.id, "timestamp": rfc3339(self._now()), **facts}
+
+    def _now(self) -> float:
+        """The clock, never falling."""
+        self._last = max(self._last, self._clock())
+        return self._last

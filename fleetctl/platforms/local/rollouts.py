@@ -1,0 +1,177 @@
+"""Which rollout is meant, where its plan is, and what is recorded of it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from fleetctl import files
+from fleetctl.errors import Malformed, NotFound, UsageError
+from fleetctl.keys import secrets
+from fleetctl.keys.cose import Signer, trust_key
+from fleetctl.keys.store import parse_key
+from fleetctl.model import topic as topics
+from fleetctl.model.device import check_level
+from fleetctl.model.rollout import Rollout, Snapshot, State
+from fleetctl.ota.store import blob_path
+from fleetctl.platforms.local.plans import SignedPlan, UnverifiedPlan
+from fleetctl.platforms.local.releases import Releases
+from fleetctl.platforms.updates import RolloutEntry, RolloutRef
+from fleetctl.registry import Registry
+from fleetctl.wire.cose import split
+from fleetctl.wire.document import parse_json, rfc3339
+from fleetctl.wire.manifest import Manifest
+from fleetctl.wire.plan import PLAN_LIMIT
+from fleetctl.wire.rollout import PlanPointer
+from fleetctl.wire.trust import TrustDocument
+
+if TYPE_CHECKING:
+    from fleetctl.platforms.local.fleet import LocalFleet
+
+FILE_LIMIT = 3 * PLAN_LIMIT
+
+
+class Authority:
+    """In whose name a rollout is driven: the signer, and the keys whose plans and states count."""
+
+    def __init__(self, signer: Signer, trust: TrustDocument) -> None:
+        self.signer = signer
+        self.trust = trust
+
+
+def authority(releases: Releases, tenant: str, key: str | None) -> Authority:
+    """The context's rollout key; or the key that a reference leads to, which then trusts itself alone."""
+    if key is None:
+        return Authority(releases.signer("rollout"), releases.trust)
+    signer = Signer(parse_key(secrets.resolve(key).encode(), f"secret `{key}`"))
+    return Authority(signer, TrustDocument(1, tenant, (trust_key(signer.public_key, "rollout"),)))
+
+
+def reader(releases: Releases, tenant: str, key: str | None) -> TrustDocument:
+    """Whose plans and states count for somebody who only looks: no private key is needed, unless one is named."""
+    return releases.trust if key is None else authority(releases, tenant, key).trust
+
+
+def manifest_of(signed: SignedPlan) -> Manifest:
+    """The manifest that a plan carries, for its size; whether a release key signed it is for each device to prove."""
+    return Manifest.decode(split(signed.file.manifest).payload)
+
+
+def find_plan(fleet: "LocalFleet", ref: RolloutRef, trust: TrustDocument) -> SignedPlan:
+    """The signed plan that is meant.
+
+    Raises:
+        NotFound: no such rollout, or its plan is not in this store.
+        Untrusted: the plan is not signed by a rollout key.
+    """
+    if ref.plan is not None:
+        return UnverifiedPlan(files.read_limited(ref.plan, FILE_LIMIT)).verify(trust)
+    if ref.id is None:
+        raise UsageError("no rollout is named", "name one of fleetctl ota list, or a plan with -f plan.json")
+    digest = _digest_of(fleet, check_level("rollout", ref.id))
+    path = blob_path(fleet.context.releases_folder, digest.removeprefix("sha256:"))
+    if path is None:
+        raise NotFound(f"the plan of rollout `{ref.id}` is not in this store", "name its file: -f plan.json")
+    return UnverifiedPlan(files.read_limited(path, FILE_LIMIT)).verify(trust)
+
+
+def _digest_of(fleet: "LocalFleet", rollout: str) -> str:
+    try:
+        return fleet.registry.rollout(rollout).plan_digest
+    except NotFound:
+        place = topics.rollout_plan(fleet.context.tenant, rollout)
+        with fleet.open_session("rollout") as session:
+            held = session.read_retained([place]).get(place)
+        if held is None or not held.payload:
+            raise
+        try:
+            return PlanPointer.decode(held.payload).digest
+        except Malformed as error:
+            raise NotFound(f"rollout `{rollout}` has no readable plan", "name its file: -f plan.json") from error
+
+
+def keeper(registry: Registry, signed: SignedPlan, now: Callable[[], float]) -> Callable[[Rollout, bool], None]:
+    """Writes a rollout into the registry as it goes; the broker's `/state` stays the record that counts."""
+
+    def keep(rollout: Rollout, attended: bool) -> None:
+        record = asdict(entry_of(rollout, signed, attended=attended, at=now()))
+        registry.save_rollout(
+            signed.plan.id, signed.plan.release, rollout.state, signed.digest, json.dumps(record, separators=(",", ":"))
+        )
+
+    return keep
+
+
+def entry_of(rollout: Rollout, signed: SignedPlan, *, attended: bool, at: float) -> RolloutEntry:
+    counts, plan = rollout.counts(), signed.plan
+    return RolloutEntry(
+        id=plan.id,
+        release=plan.release,
+        state=rollout.state.value,
+        reason=rollout.reason,
+        devices=counts.targets,
+        succeeded=counts.succeeded,
+        failed=counts.targets - counts.succeeded - counts.updating - counts.untouched,
+        updating=counts.updating,
+        untouched=counts.untouched,
+        exposed=counts.exposed,
+        overdue=counts.overdue,
+        skipped=counts.skipped,
+        wave=rollout.wave,
+        waves=len(plan.waves),
+        codes=dict(counts.codes),
+        settled=rollout.settled,
+        attended=attended,
+        unattended_since=None if attended or is_over(rollout.state, rollout.settled) else rfc3339(at),
+        updated_at=rfc3339(at),
+        plan=signed.digest,
+    )
+
+
+def is_over(state: State, settled: bool) -> bool:
+    """Whether nothing is left to be driven."""
+    return state == State.COMPLETED or (state in (State.HALTED, State.ABORTED) and settled)
+
+
+def recorded(registry: Registry, signed: SignedPlan, at: float) -> RolloutEntry:
+    """The registry's record, or that of a rollout which nobody has driven from here."""
+    try:
+        return entry_from_record(registry.rollout(signed.plan.id).record)
+    except NotFound:
+        return entry_of(Rollout(signed.plan), signed, attended=False, at=at)
+
+
+def with_attendance(entry: RolloutEntry, payload: bytes) -> RolloutEntry:
+    """The entry with the hint whether somebody drives; a driver that died left no time, so its last decision counts."""
+    try:
+        said = parse_json(payload) if payload else {}
+    except Malformed:
+        said = {}
+    attended = said.get("attended") is True
+    since = said.get("since")
+    over = entry.state == State.COMPLETED or (entry.state in (State.HALTED, State.ABORTED) and not entry.updating)
+    away = None if attended or over else since if isinstance(since, str) else entry.updated_at
+    return replace(entry, attended=attended, unattended_since=away)
+
+
+def entry_from_record(record: dict[str, Any]) -> RolloutEntry:
+    return RolloutEntry(**record)
+
+
+def with_snapshot(entry: RolloutEntry, snapshot: Snapshot) -> RolloutEntry:
+    """The entry brought up to date from the signed `/state` that the broker holds."""
+    counts = snapshot.counts
+    return replace(
+        entry,
+        state=snapshot.state.value,
+        reason=snapshot.reason,
+        succeeded=counts.succeeded,
+        updating=counts.updating,
+        untouched=counts.untouched,
+        failed=counts.targets - counts.succeeded - counts.updating - counts.untouched,
+        exposed=counts.exposed,
+        overdue=counts.overdue,
+        wave=snapshot.wave,
+        codes=dict(counts.codes),
+        updated_at=rfc3339(snapshot.at),
+    )

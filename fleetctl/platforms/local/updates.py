@@ -1,0 +1,264 @@
+"""Releases and rollouts of a fleet of one's own: the engine in this process, its state in the broker and the registry."""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleetctl import files
+from fleetctl.errors import Halted, NotFound, Partial, Pending
+from fleetctl.model import release as naming
+from fleetctl.model import topic as topics
+from fleetctl.model.device import Device
+from fleetctl.model.rollout import SkipReason, State, make_plan
+from fleetctl.platforms.local import artifacts, planning, rollouts
+from fleetctl.platforms.local.driver import Driver
+from fleetctl.platforms.local.plans import SignedPlan, sign_plan, verify_state
+from fleetctl.platforms.local.releases import Releases
+from fleetctl.platforms.local.watcher import Watcher
+from fleetctl.platforms.updates import (
+    PlanEntry,
+    PlannedDevice,
+    PlanOptions,
+    ReleaseEntry,
+    RolloutEntry,
+    RolloutEvent,
+    RolloutRef,
+)
+
+if TYPE_CHECKING:
+    from fleetctl.mqtt.session import Session
+    from fleetctl.platforms.local.fleet import LocalFleet
+
+Records = Iterator[RolloutEvent | RolloutEntry]
+
+
+class LocalUpdates:
+    """The capability `updates` of the platform `local`."""
+
+    def __init__(self, fleet: "LocalFleet") -> None:
+        self._fleet = fleet
+
+    @cached_property
+    def _releases(self) -> Releases:
+        return Releases(self._fleet.context, self._fleet.clock)
+
+    # -- releases
+
+    def publish(self, file: Path, device_type: str, version: str, *, security_counter: int = 0) -> ReleaseEntry:
+        return self._releases.publish(file, device_type, version, security_counter=security_counter)
+
+    def releases(self) -> Sequence[ReleaseEntry]:
+        return self._releases.releases()
+
+    def show(self, name: str) -> ReleaseEntry:
+        return self._releases.show(name)
+
+    def verify(self, name: str) -> ReleaseEntry:
+        return self._releases.verify(name)
+
+    # -- plans
+
+    def plan(self, release: str, devices: Sequence[Device], options: PlanOptions, *, file: Path | None = None) -> PlanEntry:
+        """Plan and sign; the plan is stored beside the images, and in `file` where one is named.
+
+        Raises:
+            NotFound: no such release, or every device is skipped.
+            Untrusted: the image of the release is not what was published.
+            Conflict: a device still works on another rollout.
+        """
+        found = self._releases.store.get(release)
+        self._releases.store.check_image(found)
+        authority = rollouts.authority(self._releases, self._fleet.context.tenant, None)
+        with self._fleet.open_session("plan") as session:
+            known = list(planning.read_known(session.read_retained, [device.path for device in devices], authority.trust))
+        orders = self._fleet.registry.orders(device.id for device in devices)
+        plan = make_plan(
+            f"r-{secrets.token_hex(4)}",
+            self._fleet.context.tenant,
+            naming.Release.parse(found.name),
+            found.image_digest,
+            found.manifest_digest,
+            planning.candidates(devices, known, orders, supersede=options.supersede),
+            created_at=int(self._fleet.clock()),
+            parameters=options.parameters,
+            not_before=options.not_before,
+            not_after=options.not_after,
+            jitter=options.jitter,
+            allow_downgrade=options.allow_downgrade,
+        )
+        unfit = [skipped for skipped in plan.skipped if skipped.reason is not SkipReason.ALREADY_INSTALLED]
+        if unfit and not plan.size:
+            raise NotFound(
+                f"no device can take release `{found.name}`: {unfit[0].path.device_id} is skipped as {unfit[0].reason.value}",
+                "select devices of its type, or plan with --allow-downgrade",
+            )
+        signed = sign_plan(plan, found.envelope, authority.signer)
+        self._releases.store.keep_blob(signed.data)
+        if file is not None:
+            files.write_atomic(file, signed.data)
+        return plan_entry(signed, file)
+
+    # -- driving
+
+    def start(self, ref: RolloutRef, *, wait: bool = False, timeout: float | None = None) -> Records:
+        return self._drive(ref, wait=wait, timeout=timeout, serve=wait)
+
+    def resume(self, ref: RolloutRef, *, wait: bool = True, timeout: float | None = None) -> Records:
+        return self._drive(ref, wait=wait, timeout=timeout, serve=wait)
+
+    def step(self, ref: RolloutRef) -> Records:
+        return self._drive(ref, wait=False, timeout=None, serve=False)
+
+    def abort(self, ref: RolloutRef) -> Records:
+        """End a rollout: its other driver, if there is one, is cut off; what is on offer is withdrawn."""
+        with ExitStack() as stack:
+            driver = self._take_over(ref, stack)
+            yield from driver.rebuild()
+            yield from driver.begin()
+            yield from driver.abort()
+            yield driver.leave()
+
+    def _drive(self, ref: RolloutRef, *, wait: bool, timeout: float | None, serve: bool) -> Records:
+        deadline = None if timeout is None else self._fleet.clock() + timeout
+        with ExitStack() as stack:
+            driver = self._take_over(ref, stack)
+            plan = driver.plan
+            size = rollouts.manifest_of(driver.signed).size
+            serving = stack.enter_context(artifacts.available(self._fleet.context, plan.image_digest, size, serve=serve))
+            yield driver.event("started", release=plan.release, devices=plan.size, skipped=len(plan.skipped), serving=serving)
+            yield from driver.rebuild()
+            yield from driver.begin()
+            while wait and not driver.over and (deadline is None or self._fleet.clock() < deadline):
+                yield from driver.turn()
+            last = driver.leave()
+            yield last
+        raise_outcome(last, driven_to_the_end=wait)
+
+    def _take_over(self, ref: RolloutRef, stack: ExitStack) -> Driver:
+        """Everything that must be right before the first message: plan, keys, image, orders; then the one client id."""
+        fleet = self._fleet
+        authority = rollouts.authority(self._releases, fleet.context.tenant, ref.key)
+        signed = rollouts.find_plan(fleet, ref, authority.trust)
+        session = stack.enter_context(self._open(signed))
+        paths = [target.path for target in signed.plan.targets]
+        known = planning.read_known(session.read_retained, paths, authority.trust)
+        planning.check_orders(signed.plan.targets, known, signed.plan.id)
+        self._publish_trust(session, ref)
+        self._releases.store.keep_blob(signed.data)
+        for target in signed.plan.targets:
+            fleet.registry.raise_order(target.id, target.base_order + 2 * signed.plan.parameters.max_attempts)
+        keep = rollouts.keeper(fleet.registry, signed, fleet.clock)
+        return Driver(signed, authority.trust, authority.signer, session, fleet.clock, keep)
+
+    def _open(self, signed: SignedPlan) -> "Session":
+        from fleetctl.mqtt.connection import Will
+        from fleetctl.platforms.local.driver import attendance
+
+        plan = signed.plan
+        place = topics.rollout_controller(plan.tenant, plan.id)
+        will = Will(place, attendance(attended=False, at=None))
+        return self._fleet.open_session("rollout", client_id=f"fleetctl-rollout-{plan.id}", will=will)
+
+    def _publish_trust(self, session: "Session", ref: RolloutRef) -> None:
+        """Devices learn of new keys before they are sent what is signed by them; a key given by reference has no document."""
+        if ref.key is not None:
+            return
+        place = topics.trust(self._fleet.context.tenant)
+        held = session.read_retained([place]).get(place)
+        if held is None or held.payload != self._releases.trust_envelope:
+            session.publish(place, self._releases.trust_envelope, 1, True)
+
+    # -- looking
+
+    def watch(self, ref: RolloutRef, *, timeout: float | None = None) -> Records:
+        """Follow a rollout without driving it, until it is over."""
+        deadline = None if timeout is None else self._fleet.clock() + timeout
+        authority = rollouts.reader(self._releases, self._fleet.context.tenant, ref.key)
+        signed = rollouts.find_plan(self._fleet, ref, authority)
+        with self._fleet.open_session("watch") as session:
+            watcher = Watcher(signed, authority, session, self._fleet.clock)
+            yield from watcher.begin()
+            while not watcher.over and (deadline is None or self._fleet.clock() < deadline):
+                yield from watcher.turn()
+            last = watcher.entry()
+            yield last
+        raise_outcome(last, driven_to_the_end=True)
+
+    def status(self, ref: RolloutRef) -> RolloutEntry:
+        """What is recorded of a rollout, brought up to date from its signed state where the broker answers."""
+        authority = rollouts.reader(self._releases, self._fleet.context.tenant, ref.key)
+        signed = rollouts.find_plan(self._fleet, ref, authority)
+        plan = signed.plan
+        state, controller = (
+            topics.rollout_state(plan.tenant, plan.id),
+            topics.rollout_controller(plan.tenant, plan.id),
+        )
+        with self._fleet.open_session("status") as session:
+            held = session.read_retained([state, controller])
+        entry = rollouts.recorded(self._fleet.registry, signed, self._fleet.clock())
+        if state in held and held[state].payload:
+            entry = rollouts.with_snapshot(entry, verify_state(held[state].payload, plan.tenant, plan.id, authority))
+        return rollouts.with_attendance(entry, held[controller].payload if controller in held else b"")
+
+    def rollouts(self) -> Sequence[RolloutEntry]:
+        return [rollouts.entry_from_record(row.record) for row in self._fleet.registry.rollouts()]
+
+    def serve(self) -> Iterator[RolloutEvent]:
+        """Serve the release store until interrupted."""
+        host, port = artifacts.base_of(self._fleet.context)
+        with artifacts.server(self._fleet.context) as server:
+            yield {"event": "serving", "url": self._fleet.context.artifacts, "host": host, "port": port}
+            server.wait()
+
+
+def plan_entry(signed: SignedPlan, file: Path | None) -> PlanEntry:
+    plan = signed.plan
+    ends = list(accumulate(plan.waves))
+    devices = []
+    wave = 0
+    for index, target in enumerate(plan.targets):
+        while index >= ends[wave]:
+            wave += 1
+        devices.append(PlannedDevice(target.id, wave + 1, None, target.digest))
+    devices += [PlannedDevice(skipped.path.device_id, None, skipped.reason.value, None) for skipped in plan.skipped]
+    return PlanEntry(
+        plan.id,
+        plan.release,
+        signed.digest,
+        plan.size,
+        len(plan.skipped),
+        plan.waves,
+        devices,
+        plan.parameters,
+        str(file) if file else None,
+    )
+
+
+def raise_outcome(entry: RolloutEntry, *, driven_to_the_end: bool) -> None:
+    """The exit status of a rollout: 0, 8, 9 or 10 (architecture.md, "Errors and exit statuses")."""
+    again = f"go on with fleetctl ota resume {entry.id}"
+    match entry.state:
+        case State.HALTED:
+            raise Halted(
+                f"rollout `{entry.id}` of `{entry.release}` was halted: {entry.reason}", f"fleetctl ota status {entry.id}"
+            )
+        case State.ABORTED:
+            raise Halted(f"rollout `{entry.id}` of `{entry.release}` was aborted", f"fleetctl ota status {entry.id}")
+        case State.PAUSED:
+            raise Pending(f"rollout `{entry.id}` waits for a person: {entry.reason}", again)
+        case State.COMPLETED if entry.failed:
+            raise Partial(
+                f"rollout `{entry.id}` is complete: {entry.succeeded} of {entry.devices} devices updated, {entry.failed} failed",
+                f"fleetctl ota status {entry.id}",
+            )
+        case State.COMPLETED if entry.untouched:
+            raise Partial(
+                f"rollout `{entry.id}` is complete: {entry.untouched} of {entry.devices} devices were not reached",
+                "plan again when they are back: fleetctl ota plan",
+            )
+        case State.RUNNING if driven_to_the_end:
+            raise Pending(f"rollout `{entry.id}` is not at its end: {entry.succeeded} of {entry.devices} devices updated", again)
