@@ -4,7 +4,6 @@ What came from the network or a file is `Unverified…`; only its `verify` makes
 steps of its proof and follows them in order; whatever fails is `Untrusted`.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 from fleetctl.errors import Malformed, Untrusted
@@ -14,7 +13,6 @@ from fleetctl.model import topic
 from fleetctl.model.device import DevicePath
 from fleetctl.model.topic import Channel
 from fleetctl.wire.assignment import Assignment
-from fleetctl.wire.desired import unpack
 from fleetctl.wire.manifest import Manifest
 from fleetctl.wire.trust import Role, TrustDocument
 
@@ -144,48 +142,6 @@ class UnverifiedManifest:
             return Manifest.decode(payload)
         except Malformed as error:
             raise _malformed(what, error) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """A verified assignment with the verified manifest that it names; `manifest_digest` is `sha256:…` of the envelope."""
-
-    assignment: Assignment
-    manifest: Manifest
-    manifest_digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnverifiedUpdate:
-    """The payload of `ota/desired` as it was received."""
-
-    payload: bytes
-
-    def verify(self, trust: TrustDocument, path: DevicePath, now: float | None) -> Update:
-        """What this device shall do, if all of it is proved.
-
-        1. The payload is an array of two envelopes.
-        2. The assignment is for this device (`UnverifiedAssignment`).
-        3. The manifest is a release (`UnverifiedManifest`).
-        4. The assignment names exactly this manifest: two good halves of different updates do not make one.
-        """
-        # 1
-        try:
-            first, second = unpack(self.payload)
-        except Malformed as error:
-            raise _malformed("the update", error) from error
-        # 2
-        assignment = UnverifiedAssignment(first).verify(trust, path, now)
-        # 3
-        manifest = UnverifiedManifest(second).verify(trust, now)
-        # 4
-        found = hashlib.sha256(second)
-        if found.digest() != assignment.manifest:
-            raise Untrusted(
-                f"the assignment names manifest `sha256:{assignment.manifest.hex()}`, but came with `sha256:{found.hexdigest()}`",
-                "dispatch it again together with its own manifest",
-            )
-        return Update(assignment, manifest, f"sha256:{found.hexdigest()}")
 
 
 def _malformed(what: str, error: Malformed) -> Untrusted:

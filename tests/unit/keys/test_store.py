@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from fleetctl.errors import ConfigError, Conflict, Denied, NotFound
-from fleetctl.keys.store import KeyType, generate_key, load_key, load_public_key, private_pem, public_pem, save_key
+from fleetctl.keys.store import KeyType, generate_key, load_key, load_public_key, parse_key, private_pem, public_pem, save_key
 
 
 @pytest.mark.parametrize("alg", ["ed25519", "p256"])
@@ -89,3 +89,10 @@ def test_a_public_key_of_another_kind_is_refused() -> None:
     )
     with pytest.raises(ConfigError, match="neither Ed25519 nor P-256"):
         load_public_key(pem)
+
+
+def test_a_key_may_come_from_elsewhere_than_a_file() -> None:
+    key = generate_key()
+    assert private_pem(parse_key(private_pem(key))) == private_pem(key)
+    with pytest.raises(ConfigError, match="secret `env:KEY` holds no unencrypted PEM private key"):
+        parse_key(b"hunter2", "secret `env:KEY`")
