@@ -21,7 +21,7 @@ TABLE = (
     ("tail", "fleetctl.cli.tail", "Show messages as they arrive."),
     ("twin", "fleetctl.cli.twin", "Get, set and compare desired and reported state."),
     ("agent", "fleetctl.cli.agent", "Run the reference device, or simulate many."),
-    ("ota", "fleetctl.cli.ota", "Publish signed releases and roll them out in stages."),
+    ("ota", "fleetctl.cli.rollouts", "Publish signed releases and roll them out in stages."),
 )
 
 # what people type first, and what it is called here

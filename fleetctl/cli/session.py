@@ -1,7 +1,7 @@
 """What a verb is given: a fleet that opens when it is first used, and the terminal's facts."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO, TypeVar
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fleetctl.model.device import Device
     from fleetctl.platforms.local.fleet import LocalFleet
     from fleetctl.platforms.protocol import Devices, Messages, Targets, Twins
+    from fleetctl.platforms.updates import Updates
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class Options:
 class Planned(Exception):
     """What a write would do, instead of doing it (`--dry-run`)."""
 
-    def __init__(self, writes: list[dict[str, str]]) -> None:
+    def __init__(self, writes: Sequence[Mapping[str, str]]) -> None:
         super().__init__()
         self.writes = writes
 
@@ -88,6 +89,10 @@ class Session:
     def messages(self) -> "Messages":
         return self.fleet.messages
 
+    @property
+    def updates(self) -> "Updates":
+        return self.fleet.updates
+
     def targets(self, words: Iterable[str] | None, selector: str | None = None, limit: str | None = None) -> "Targets":
         """The devices that the words mean; reads stdin and files where they say so."""
         from fleetctl.cli.targets import expand
@@ -117,8 +122,8 @@ class Session:
         self.terminal.stderr.write(safe(text) + "\n")
         self.terminal.stderr.flush()
 
-    def approve(self, devices: Sequence[str], action: str) -> None:
-        """Return when `action` may be done to these devices.
+    def approve(self, devices: Sequence[str], action: str, plan: Sequence[Mapping[str, str]] | None = None) -> None:
+        """Return when `action` may be done to these devices; `plan` is what `--dry-run` prints, `action` for each by default.
 
         Raises `NotFound` for none of them, `UsageError` above `--max-devices` or with nobody to ask, `Planned` for `--dry-run`.
         """
@@ -130,7 +135,7 @@ class Session:
                 f"{len(devices)} devices are more than `--max-devices {most}`", "narrow the selector, or raise the cap"
             )
         if self.options.dry_run:
-            raise Planned([{"id": device, "action": action} for device in devices])
+            raise Planned(plan or [{"id": device, "action": action} for device in devices])
         if len(devices) > 1 and not self.options.yes:
             self.confirm(f"{action}: {_named(devices)}. Go on?")
 

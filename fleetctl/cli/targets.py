@@ -49,6 +49,14 @@ def _lines(text: str, where: str) -> Iterator[str]:
     yield from names
 
 
+def ids_of_plan(file: Path) -> list[str]:
+    """The devices that a plan file names, for the question before it; whoever starts it verifies the plan itself."""
+    from fleetctl.files import read_limited
+    from fleetctl.wire.plan import PLAN_LIMIT, PlanFile
+
+    return [target.id for target in PlanFile.decode(read_limited(file, 3 * PLAN_LIMIT)).plan.targets]
+
+
 def payload_of(word: str, stdin: TextIO, limit: int) -> bytes:
     """What a payload word stands for: text, `@FILE`, or `-` for stdin."""
     try:

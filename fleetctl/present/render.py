@@ -1,6 +1,5 @@
 """Records to text: table, wide, json, jsonl, yaml, name. Knows nothing of fleets."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TextIO
@@ -95,25 +94,42 @@ def _stream(stream: Iterator[object], view: View, page: Page, final: bool) -> No
     if page.format is Format.JSON:
         if not final:
             raise UsageError("a stream is not one JSON document", "take a record a line: -o jsonl")
-        last = deque(stream, maxlen=1)
-        render(last.pop() if last else None, view, page)
+        _outcome(stream, page)
     elif page.format in (Format.TABLE, Format.WIDE):
         _rolling(stream, view, page)
     else:
         for each in stream:
+            kind, value = (each.view, each.value) if isinstance(each, As) else (view, each)
             page.write(["---"] if page.format is Format.YAML else [])
-            _element(view.plain(each), view, page)
+            _element(kind.plain(value), kind, page)
             page.out.flush()
+
+
+def _outcome(stream: Iterator[object], page: Page) -> None:
+    """Print what the stream comes to, also where it then fails."""
+    outcome: As | None = None
+    try:
+        for each in stream:
+            outcome = each if isinstance(each, As) else outcome
+    finally:
+        if outcome is not None:
+            render(outcome, outcome.view, page)
 
 
 def _rolling(stream: Iterator[object], view: View, page: Page) -> None:
     """A table whose rows come one by one: columns grow with what they have seen."""
     columns = view.chosen(page.columns, page.format is Format.WIDE)
     widths = [width(column.title) for column in columns]
-    for index, each in enumerate(stream):
+    header = False
+    for each in stream:
+        if isinstance(each, As):
+            page.write([""] if header else [])
+            render(each, each.view, page)
+            continue
         row = cells(view.plain(each), columns)
         widths = [max(seen, width(text)) for seen, text in zip(widths, row, strict=True)]
-        if index == 0:
+        if not header:
             page.write([line([column.title for column in columns], widths, page.limit)])
+            header = True
         page.write([line(row, widths, page.limit)])
         page.out.flush()

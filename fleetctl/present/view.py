@@ -52,7 +52,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class As:
-    """A result of another kind than its verb's usual one."""
+    """A result of another kind than its verb's usual one; the last one of a stream is what the stream comes to."""
 
     view: View
     value: object
