@@ -295,5 +295,6 @@ def _with_image(record: Record, slot: Slot, image: Image | None) -> Record:
 def _step(record: Record, phase: Phase, code: Code | None = None, detail: str = "") -> Record:
     if record.attempt is None:
         raise ValueError(f"no attempt can be {phase}")
-    attempt = replace(record.attempt, phase=phase, step=record.attempt.step + 1, code=code, detail=detail)
+    progress = 100 if phase is Phase.DOWNLOADED else record.attempt.progress
+    attempt = replace(record.attempt, phase=phase, step=record.attempt.step + 1, code=code, detail=detail, progress=progress)
     return replace(record, attempt=attempt)
