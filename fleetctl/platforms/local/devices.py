@@ -44,9 +44,9 @@ class LocalDevices:
         Raises:
             Partial: some lines were refused (the report is in the error); FleetError: all of them.
         """
-        from fleetctl.platforms.local.importing import import_file
+        from fleetctl.platforms.importing import import_file
 
-        return import_file(self, path, bundles)
+        return import_file(self, path, bundles, self.fleet.registry.transaction)
 
     def list(self, targets: Targets, *, retired: bool = False) -> Iterator[DeviceEntry]:
         now = self.fleet.clock()

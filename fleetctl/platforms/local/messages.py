@@ -1,6 +1,5 @@
 """Messages of a local fleet: commands with their replies, raw messages, and what passes by."""
 
-import base64
 import math
 import secrets
 import time
@@ -8,19 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fleetctl.errors import Malformed, UsageError
+from fleetctl.errors import Malformed
 from fleetctl.model import topic as topics
-from fleetctl.model.device import Device, printable
+from fleetctl.model.device import Device
 from fleetctl.model.topic import Channel
 from fleetctl.platforms.commands import Ledger
 from fleetctl.platforms.local.believed import take_in
+from fleetctl.platforms.passing import check_command_name, check_raw, tail_filters, tail_record
 from fleetctl.platforms.protocol import CommandResult, Dropped, RawPublished, TailRecord
 from fleetctl.wire.command import Command, Reply
-from fleetctl.wire.document import PAYLOAD_LIMIT, parse_json, rfc3339
+from fleetctl.wire.document import rfc3339
 from fleetctl.wire.presence import Presence
 
 if TYPE_CHECKING:
-    from fleetctl.mqtt.connection import Message
     from fleetctl.mqtt.session import Session
     from fleetctl.platforms.local.fleet import LocalFleet
 
@@ -38,18 +37,11 @@ class LocalMessages:
 
         A command is meant for the session that the device retains: one without, or offline, is not sent anything.
         """
-        if not topics.is_command_name(command):
-            raise UsageError(f"{printable(command)} is not a command's name", "at most 32 letters, digits, `.`, `_`, `-`")
-        return self._publish(devices, command, dict(args), wait, timeout)
+        return self._publish(devices, check_command_name(command), dict(args), wait, timeout)
 
     def publish_raw(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> RawPublished:
         """Returns when the broker has acknowledged it (at QoS 0: when it is sent)."""
-        if not topics.is_topic(topic):
-            raise UsageError(f"{printable(topic)} is not a topic", "a topic has no +, # or NUL")
-        if qos not in (0, 1):
-            raise UsageError(f"QoS {qos} is not 0 or 1", "use --qos 1")
-        if len(payload) > PAYLOAD_LIMIT:
-            raise UsageError(f"the payload has {len(payload)} bytes, {PAYLOAD_LIMIT} are allowed", "send less, or an artifact")
+        check_raw(topic, payload, qos)
         with self.fleet.open_session("publish") as session:
             session.publish(topic, payload, qos, retain)
         return RawPublished(topic, len(payload), qos, retain)
@@ -65,7 +57,7 @@ class LocalMessages:
         dropped: Dropped | None = None,
     ) -> Iterator[TailRecord]:
         """What arrives until `count` messages or `duration` seconds are over; `dropped` is kept up to date meanwhile."""
-        wanted = list(dict.fromkeys(self._filters(devices, filters, channel)))
+        wanted = list(dict.fromkeys(tail_filters(self.fleet.tenant, devices, filters, channel)))
         return self._tail(wanted, count, duration, dropped or Dropped())
 
     def _publish(
@@ -135,22 +127,6 @@ class LocalMessages:
                 if topic == message.topic:
                     yield from ledger.reply(device, reply.status, reply.result)
 
-    def _filters(self, devices: Sequence[Device] | None, filters: Iterable[str], channel: str | None) -> Iterator[str]:
-        raw = list(filters)
-        for text in raw:
-            if not topics.is_filter(text):
-                raise UsageError(f"{printable(text)} is not a topic filter", "+ fills one level, # the last one")
-        if raw and (devices is not None or channel is not None):
-            raise UsageError("a filter and devices or a channel exclude each other", "use -t FILTER alone")
-        if channel is not None and channel not in tuple(Channel):
-            raise UsageError(f"{printable(channel)} is no channel", f"one of {', '.join(Channel)}")
-        yield from raw
-        rest = channel or "#"
-        if devices is not None:
-            yield from (f"{device.path}/{rest}" for device in devices)
-        elif not raw:
-            yield f"{self.fleet.tenant}/+/+/+/{rest}"
-
     def _tail(self, filters: Sequence[str], count: int | None, duration: float | None, dropped: Dropped) -> Iterator[TailRecord]:
         left = math.inf if count is None else count
         deadline = None if duration is None else time.monotonic() + duration
@@ -160,36 +136,7 @@ class LocalMessages:
                 if left <= 0:
                     return
                 left -= 1
-                yield _record(message)
+                yield tail_record(message.topic, message.payload, message.received_at)
                 dropped.malformed, dropped.overflow = session.malformed, session.dropped
                 if left <= 0:
                     return
-
-
-def _record(message: "Message") -> TailRecord:
-    payload = _readable(message.payload)
-    found = topics.split(message.topic)
-    timestamp = payload.get("timestamp") if isinstance(payload, dict) else None
-    return TailRecord(
-        message.topic,
-        None if found is None else found[0].device_id,
-        timestamp if isinstance(timestamp, str) else None,
-        rfc3339(message.received_at),
-        payload,
-    )
-
-
-def _readable(payload: bytes) -> Any:
-    """What the payload says in JSON, else its text, else base64; None if there is none."""
-    if not payload:
-        return None
-    try:
-        document = parse_json(b'{"payload":' + payload + b"}", len(payload) + 12)
-        if document.keys() == {"payload"}:
-            return document["payload"]
-    except Malformed:
-        pass
-    try:
-        return payload.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(payload).decode()}

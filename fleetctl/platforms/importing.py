@@ -2,17 +2,15 @@
 
 import csv
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from fleetctl.errors import FleetError, NotFound, Partial, UsageError
 from fleetctl.model.device import printable
-from fleetctl.platforms.protocol import Imported, RefusedRow
+from fleetctl.platforms.protocol import Devices, Imported, RefusedRow
 from fleetctl.wire.document import parse_json
-
-if TYPE_CHECKING:
-    from fleetctl.platforms.local.devices import LocalDevices
 
 BATCH = 500
 ERRORS_SHOWN = 100
@@ -29,8 +27,10 @@ class _Row:
         self.line, self.fields, self.labels, self.error = line, fields, labels, error
 
 
-def import_file(devices: "LocalDevices", path: Path, bundles: Path | None = None) -> Imported:
-    """Add the devices of a file in batches, each written whole; importing the file again continues it.
+def import_file(
+    devices: Devices, path: Path, bundles: Path | None, transaction: Callable[[], AbstractContextManager[None]]
+) -> Imported:
+    """Add the devices of a file in batches, each in one `transaction`; importing the file again continues it.
 
     Raises:
         UsageError: the file is neither .csv nor .jsonl, or its header lacks a column.
@@ -47,7 +47,7 @@ def import_file(devices: "LocalDevices", path: Path, bundles: Path | None = None
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = read(file)
             while batch := list(itertools.islice(rows, BATCH)):
-                with devices.fleet.registry.transaction():
+                with transaction():
                     for row in batch:
                         outcome, error = _take(devices, row, bundles)
                         if error is None:
@@ -61,7 +61,7 @@ def import_file(devices: "LocalDevices", path: Path, bundles: Path | None = None
     return _judged(Imported(counts["added"], counts["unchanged"], refused, tuple(errors)), path)
 
 
-def _take(devices: "LocalDevices", row: _Row, bundles: Path | None) -> tuple[str, RefusedRow | None]:
+def _take(devices: Devices, row: _Row, bundles: Path | None) -> tuple[str, RefusedRow | None]:
     name = row.fields.get("id") or None
     shown = None if name is None else printable(name).strip("`")
     if row.error:
