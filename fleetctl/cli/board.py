@@ -8,8 +8,7 @@ from fleetctl.present.format import Format
 from fleetctl.present.live import Bar, board
 from fleetctl.present.view import As
 
-FAILED = ("failed", "regressed", "overdue", "other")
-RESTING = ("waiting", "untouched", "offered", "withdrawn", "canceled", "removed", "skipped")
+FAILED = ("failed", "regressed", "overdue", "other", "rejected")
 
 
 @dataclass(slots=True)
@@ -25,7 +24,7 @@ class Tally:
         stages = list(self.stages.values())
         good = stages.count("succeeded")
         bad = sum(stage in FAILED for stage in stages)
-        busy = sum(stage != "succeeded" and stage not in FAILED + RESTING for stage in stages)
+        busy = stages.count("updating")
         return Bar(self.name, good, bad, busy, max(self.total, len(stages)), self.note)
 
 

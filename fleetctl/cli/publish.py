@@ -104,7 +104,7 @@ def publish(
     retain: Annotated[bool, typer.Option("--retain", help="With -t: let the broker keep it.")] = False,
     qos: Annotated[int, typer.Option("--qos", min=0, max=1, help="With -t: 0 or 1.")] = 1,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answers.")] = False,
-    timeout: Annotated[float, duration_option("--timeout", help="How long to wait.")] = 5.0,
+    timeout: Annotated[float, duration_option("--timeout", help="How long to wait.", shown="5s")] = 5.0,
 ) -> list[CommandResult] | As:
     """Send a command to devices, or a message to a topic."""
     if topic is not None:

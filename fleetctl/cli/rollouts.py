@@ -87,7 +87,7 @@ Soak = Annotated[float | None, duration_option("--soak", help="How long an updat
 Heartbeats = Annotated[int | None, typer.Option("--heartbeats", metavar="N", min=0, help="Sightings that prove an update.")]
 AcceptWithin = Annotated[float | None, duration_option("--accept-within", help="When an offer is withdrawn.")]
 FinishWithin = Annotated[float | None, duration_option("--finish-within", help="When an accepted update is overdue.")]
-Jitter = Annotated[float, duration_option("--jitter", help="Over which devices spread their downloads.")]
+Jitter = Annotated[float, duration_option("--jitter", help="Over which devices spread their downloads.", shown="0s")]
 AllowDowngrade = Annotated[bool, typer.Option("--allow-downgrade", help="To an older version too.")]
 Supersede = Annotated[bool, typer.Option("--supersede", help="Also devices that another rollout has not finished.")]
 
@@ -302,7 +302,7 @@ def _driven(session: Session, ref: RolloutRef, events: Iterator[object], to_the_
     try:
         for each in _outcomes(session, events):
             yield each
-            if isinstance(each, As) and isinstance(each.value, RolloutEntry) and not to_the_end and not each.value.settled:
+            if isinstance(each, As) and isinstance(each.value, RolloutEntry) and not to_the_end and each.value.state == "running":
                 session.say(f"nobody promotes it until you run: {again}")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(again) from None

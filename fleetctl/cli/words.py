@@ -127,7 +127,7 @@ SelectorWord = Annotated[
 Refresh = Annotated[bool, typer.Option("--refresh", help="Read the broker first.")]
 
 
-def duration_option(*names: str, help: str) -> typer.models.OptionInfo:  # noqa: A002
-    """An option whose value needs a unit."""
-    option: typer.models.OptionInfo = typer.Option(*names, parser=duration, metavar="DURATION", help=help)
+def duration_option(*names: str, help: str, shown: str | bool = False) -> typer.models.OptionInfo:  # noqa: A002
+    """An option whose value needs a unit; `shown` is its default in words."""
+    option: typer.models.OptionInfo = typer.Option(*names, parser=duration, metavar="DURATION", help=help, show_default=shown)
     return option

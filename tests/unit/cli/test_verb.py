@@ -13,9 +13,9 @@ from fleetctl.cli import group, main
 from fleetctl.cli.group import single
 from fleetctl.cli.session import Options, Planned, Session, Terminal
 from fleetctl.cli.verb import verb
-from fleetctl.errors import Conflict, FleetError, NotFound, Unavailable, UsageError
+from fleetctl.errors import Conflict, FleetError, Halted, NotFound, Unavailable, UsageError
 from fleetctl.present.format import Format
-from fleetctl.present.view import Field, View
+from fleetctl.present.view import As, Field, View
 
 VIEW = View("thing", (Field("id"), Field("size", "integer"), Field("note", wide=True)))
 THINGS = [{"id": "a", "size": 1, "note": "x\x1b[2J"}, {"id": "b", "size": 2, "note": None}]
@@ -37,6 +37,13 @@ def _get(session: Session, name: Annotated[str, typer.Argument(metavar="NAME")])
 def _follow(session: Session) -> Iterator[dict[str, Any]]:
     """Follow things."""
     yield from THINGS
+
+
+def _drive(session: Session) -> Iterator[object]:
+    """Drive things; they come to one, and then that is a failure."""
+    yield from THINGS
+    yield As(VIEW, {"id": "outcome", "size": 2, "note": None})
+    raise Halted("it stopped itself")
 
 
 def _set(session: Session, names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> list[dict[str, Any]]:
@@ -65,7 +72,7 @@ def things(monkeypatch: pytest.MonkeyPatch) -> None:
     verb(app, VIEW, name="list", example="fleetctl thing list")(_list)
     verb(app, VIEW, name="get", example="fleetctl thing get a")(_get)
     verb(app, VIEW, name="follow", example="fleetctl thing follow")(_follow)
-    verb(app, VIEW, name="drive", example="fleetctl thing drive", final=True)(_follow)
+    verb(app, VIEW, name="drive", example="fleetctl thing drive", final=True)(_drive)
     verb(app, VIEW, name="set", example="fleetctl thing set a", writes=True)(_set)
     verb(app, VIEW, name="fail", example="fleetctl thing fail")(_fail)
     made = single("Alone.")
@@ -157,8 +164,15 @@ def test_a_stream_refuses_to_be_one_document_before_it_begins(capsys: pytest.Cap
     status, out, err = run(capsys, "thing", "follow", "-o", "json")
     assert (status, out) == (2, "")
     assert "-o jsonl" in err
-    assert json.loads(run(capsys, "thing", "drive", "-o", "json")[1]) == THINGS[1]
     assert run(capsys, "thing", "follow", "-o", "name")[1] == "a\nb\n"
+
+
+def test_a_stream_is_one_document_where_it_comes_to_a_record(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "thing", "drive", "-o", "json")
+    assert (status, json.loads(out)["id"]) == (9, "outcome")
+    assert err.startswith("error: it stopped itself")
+    assert run(capsys, "thing", "drive", "-o", "name")[1] == "a\nb\noutcome\n"
+    assert run(capsys, "thing", "drive")[1] == "ID  SIZE\na   1\nb   2\n\nId:   outcome\nSize: 2\n"
 
 
 def test_a_record_of_an_error_is_printed_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
