@@ -14,9 +14,7 @@ class FleetError(Exception):
     code: ClassVar[str] = "failed"
     status: ClassVar[int] = 1
 
-    def __init__(
-        self, message: str, hint: str = "", *, record: Mapping[str, object] | list[object] | None = None
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", *, record: Mapping[str, object] | list[object] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

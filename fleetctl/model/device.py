@@ -46,9 +46,7 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
 
 def printable(text: str, limit: int = 80) -> str:
     """`text` in backticks as it can be shown on a terminal: control characters escaped, cut at `limit`."""
-    shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text[:limit]
-    )
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text[:limit])
     return f"`{shown}{'…' if len(text) > limit else ''}`"
 
 
