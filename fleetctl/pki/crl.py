@@ -1,0 +1,107 @@
+"""Certificate revocation lists (RFC 5280 section 5): one for every authority, each newer than the last.
+
+Two clocks must be served. OpenSSL ignores a list whose `thisUpdate` is not above the one it holds, and whole seconds are all that
+a list can say; so `thisUpdate` rises with every list, even within one second. And a list from the future locks everybody out; so
+the first is dated a day back, which leaves 86,400 lists to be made at once before they would meet the present.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
+from fleetctl import files
+from fleetctl.errors import ConfigError, Malformed, Unavailable
+from fleetctl.model.certificate import DAY, Reason
+from fleetctl.model.device import printable
+from fleetctl.pki.authority import Authority, moment
+
+BACKDATE = DAY
+LIFETIME = 10 * 365 * DAY
+"""Seconds: a list that runs out locks the whole fleet out, so it does not until something renews it in time."""
+CRL_LIMIT = 64 << 20
+_BEGIN = b"-----BEGIN X509 CRL-----"
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """One line of a list; `at` is seconds since 1970."""
+
+    serial: int
+    at: float
+    reason: Reason
+
+
+def build(authority: Authority, revoked: Iterable[Revoked], number: int, this_update: int) -> bytes:
+    """The list in PEM; the constructor takes all lines at once, for adding them one by one is quadratic."""
+    crl = x509.CertificateRevocationListBuilder(
+        authority.certificate.subject,
+        moment(this_update),
+        moment(this_update + BACKDATE + LIFETIME),
+        [
+            x509.Extension(x509.CRLNumber.oid, False, x509.CRLNumber(number)),
+            x509.Extension(x509.AuthorityKeyIdentifier.oid, False, _identifier(authority)),
+        ],
+        [_line(each) for each in revoked],
+    ).sign(authority.key, hashes.SHA256())
+    return crl.public_bytes(serialization.Encoding.PEM)
+
+
+def check_date(authority: str, this_update: int, now: float) -> None:
+    """Raise `Unavailable` for a list from the future: with it nobody would be let in."""
+    if this_update > now:
+        raise Unavailable(
+            f"the next revocation list of `{authority}` would be dated {this_update - int(now)} s in the future",
+            "if the clock was ahead before, it must catch up first: date -u",
+        )
+
+
+def first_date(now: float) -> float:
+    """What `thisUpdate` starts from."""
+    return now - BACKDATE
+
+
+def read_numbers(path: Path) -> dict[str, int]:
+    """The number of each authority's list in a file of several, by common name; raises `ConfigError`."""
+    return {_issuer(crl): _number(crl) for crl in _read(path)}
+
+
+def read_serials(path: Path) -> set[int]:
+    """Every serial number that a list in the file names; raises `ConfigError`."""
+    return {each.serial_number for crl in _read(path) for each in crl}
+
+
+def _read(path: Path) -> list[x509.CertificateRevocationList]:
+    try:
+        data = files.read_limited(path, CRL_LIMIT)
+        return [x509.load_pem_x509_crl(_BEGIN + part) for part in data.split(_BEGIN)[1:]]
+    except (ValueError, Malformed) as error:
+        raise ConfigError(
+            f"{printable(str(path))} is not a file of revocation lists", f"openssl crl -in {path} -noout -text"
+        ) from error
+
+
+def _issuer(crl: x509.CertificateRevocationList) -> str:
+    names = crl.issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""
+
+
+def _number(crl: x509.CertificateRevocationList) -> int:
+    try:
+        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound:
+        return 0
+
+
+def _line(revoked: Revoked) -> x509.RevokedCertificate:
+    builder = x509.RevokedCertificateBuilder(revoked.serial, moment(int(revoked.at)))
+    if revoked.reason is not Reason.UNSPECIFIED:
+        builder = builder.add_extension(x509.CRLReason(x509.ReasonFlags(revoked.reason.value)), critical=False)
+    return builder.build()
+
+
+def _identifier(authority: Authority) -> x509.AuthorityKeyIdentifier:
+    key_id = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)
