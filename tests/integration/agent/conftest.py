@@ -110,11 +110,11 @@ class Fleet:
         self.services.issue("op:test", folder / "operator.pem", folder / "operator.key")
         ports = free_ports(2)
         rules = ((device_rules(TENANT), self.devices), (fleet_rules(TENANT), self.services))
-        listeners = [
-            Listener("127.0.0.1", port, cert, key, authority.folder / "ca.pem", authority.folder / "crl.pem", allowed, index == 0)
-            for index, (port, (allowed, authority)) in enumerate(zip(ports, rules, strict=True))
-        ]
-        self.config = BrokerConfig(*listeners, folder / "broker")
+        device, services = (
+            Listener("127.0.0.1", port, cert, key, authority.folder / "ca.pem", authority.folder / "crl.pem", allowed, bound)
+            for port, (allowed, authority), bound in zip(ports, rules, (True, False), strict=True)
+        )
+        self.config = BrokerConfig(device, services, folder / "broker")
         self.engine = Mosquitto(self.config)
         self.store = folder / "store"
         (self.store / "sha256").mkdir(parents=True)
@@ -208,7 +208,7 @@ class Running:
     def _collect(self, events: Iterator[dict[str, Any]]) -> None:
         try:
             self.events.extend(events)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             self.error = error
 
     def end(self) -> None:

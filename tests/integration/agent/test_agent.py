@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
@@ -201,14 +202,17 @@ def test_a_killed_agent_leaves_its_will_and_goes_on_where_it_was(fleet: Any, pro
     def events() -> list[dict[str, Any]]:
         return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
+    def reached(*phases: str) -> bool:
+        return any(event.get("phase") in phases for event in events())
+
     for phase in ("downloading", "installing", "rebooting", "testing"):
         agent = process(place, log, "sleep 0.2")
-        eventually(lambda wanted=phase: any(e.get("phase") == wanted for e in events()), 20)
+        eventually(partial(reached, phase), 20)
         agent.kill()
         agent.wait()
     eventually(lambda: fleet.retained("killed", Channel.STATUS)["status"] == "offline")
     process(place, log, "sleep 0.2")
-    eventually(lambda: any(e.get("phase") in ("succeeded", "rolled_back") for e in events()), 20)
+    eventually(lambda: reached("succeeded", "rolled_back"), 20)
     assert len([e for e in events() if e.get("phase") == "accepted"]) == 1
     report = eventually(lambda: (s := fleet.retained("killed", Channel.OTA_STATUS))["phase"] == "succeeded" and s)
     assert report["to"] == "2.0.0"
