@@ -67,9 +67,7 @@ def test_a_damaged_registry_ends_in_one_line(bench: "Bench") -> None:
 def test_a_broker_that_is_down_is_unavailable(bench: "Bench") -> None:
     bench.add("p1")
     context = bench.fleet.context
-    closed = type(context)(
-        "test", "acme", "mqtt://127.0.0.1:1", "mqtt://127.0.0.1:1", "", context.folder, certificates="external"
-    )
+    closed = replace(context, broker="mqtt://127.0.0.1:1")
 
     with LocalFleet(closed) as fleet:
         devices: list[Device] = list(fleet.devices.resolve(Targets(("p1",))))
