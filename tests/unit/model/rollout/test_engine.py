@@ -393,7 +393,7 @@ def test_a_halt_cancels_what_has_not_set_its_boot_flag_and_leaves_the_others() -
     withdrawn = [act.index for act in scene.acts if isinstance(act, Withdraw)]
     assert scene.state == "halted"
     assert withdrawn == [0]
-    assert not scene.rollout.settled
+    assert scene.rollout.counts().updating == 2
     scene.report(0, "canceled", 4, "CANCELED")
     scene.report(1, "rolled_back", 9, "HEALTH_FAILED")
     assert scene.rollout.settled
