@@ -58,9 +58,8 @@ class Updater:
 
     def receive(self, payload: bytes, trust: TrustDocument) -> Verdict:
         """Take what `ota/desired` says; raises `Malformed` or `Untrusted`, and then nothing has changed."""
-        self._payload = None
-        offer = read_offer(payload, trust, self.path, self._clock.wall())
         self._payload = payload
+        offer = read_offer(payload, trust, self.path, self._clock.wall())
         verdict, records = update.receive(self.record, offer, self._moment(), self._storage.slot_size)
         self._keep(*records)
         if verdict is Verdict.ACCEPTED:
