@@ -11,6 +11,9 @@ from fleetctl.model.topic import Channel
 from fleetctl.platforms.protocol import TailRecord
 from fleetctl.wire.document import PAYLOAD_LIMIT, parse_json, rfc3339
 
+CHANNELS = {**{str(channel): str(channel) for channel in Channel}, "commands": "commands/#"}
+"""What `tail` can be narrowed to, and the rest of the topic below the device's path."""
+
 
 def check_command_name(name: str) -> str:
     """The same; raises `UsageError` unless a topic level may be called so."""
@@ -69,10 +72,10 @@ def _filters(tenant: str, devices: Sequence[Device] | None, filters: list[str], 
             raise UsageError(f"{printable(text)} is not a topic filter", "+ fills one level, # the last one")
     if filters and (devices is not None or channel is not None):
         raise UsageError("a filter and devices or a channel exclude each other", "use -t FILTER alone")
-    if channel is not None and channel not in tuple(Channel):
-        raise UsageError(f"{printable(channel)} is no channel", f"one of {', '.join(Channel)}")
+    if channel is not None and channel not in CHANNELS:
+        raise UsageError(f"{printable(channel)} is no channel", f"one of {', '.join(CHANNELS)}")
     yield from filters
-    rest = channel or "#"
+    rest = CHANNELS[channel] if channel is not None else "#"
     if devices is not None:
         yield from (f"{device.path}/{rest}" for device in devices)
     elif not filters:

@@ -174,7 +174,7 @@ class TailRecord:
 
 @dataclass(slots=True)
 class Dropped:
-    """Counts what a stream left out, for whoever looks while or after it runs."""
+    """Counts what a stream left out, for whoever looks when it has ended."""
 
     malformed: int = 0
     overflow: int = 0

@@ -1,9 +1,8 @@
-"""Which devices a verb is meant for: ids, globs, `-`, `@FILE` and selectors, the same on every platform."""
+"""Which devices a verb is meant for: ids, globs and selectors, the same on every platform."""
 
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from fleetctl.errors import NotFound, UsageError
 from fleetctl.model import selector
@@ -13,19 +12,6 @@ from fleetctl.platforms.protocol import Targets
 
 _T = TypeVar("_T")
 _GLOB = "*?["
-
-
-def expand(words: Iterable[str], stdin: TextIO) -> list[str]:
-    """Put what `-` (standard input) and `@FILE` hold, one id a line, in their places; one that holds none is `NotFound`."""
-    found: list[str] = []
-    for word in words:
-        if word == "-":
-            found += _some(_lines(stdin), "standard input")
-        elif word.startswith("@"):
-            found += _some(_read(word[1:]), f"file {printable(word[1:])}")
-        else:
-            found.append(word)
-    return found
 
 
 def is_glob(word: str) -> bool:
@@ -89,22 +75,3 @@ def _limited(chosen: Sequence[_T], size: str, view: Callable[[_T], DeviceView]) 
     names = [view(candidate).path.device_id for candidate in chosen]
     kept = set(selector.limit(names, size))
     return (candidate for candidate, name in zip(chosen, names, strict=True) if name in kept)
-
-
-def _read(name: str) -> list[str]:
-    try:
-        with Path(name).open(encoding="utf-8") as file:
-            return _lines(file)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
-        raise NotFound(f"file {printable(name)} cannot be read: {why}", "name a file with one device id a line") from error
-
-
-def _some(ids: list[str], where: str) -> list[str]:
-    if not ids:
-        raise NotFound(f"{where} names no device", "one device id a line")
-    return ids
-
-
-def _lines(file: TextIO) -> list[str]:
-    return [line.strip() for line in file if line.strip()]

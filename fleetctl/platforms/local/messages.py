@@ -1,6 +1,6 @@
 """Messages of a local fleet: commands with their replies, raw messages, and what passes by."""
 
-import math
+import itertools
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -56,8 +56,8 @@ class LocalMessages:
         duration: float | None = None,
         dropped: Dropped | None = None,
     ) -> Iterator[TailRecord]:
-        """What arrives until `count` messages or `duration` seconds are over; `dropped` is kept up to date meanwhile."""
-        wanted = list(dict.fromkeys(tail_filters(self.fleet.tenant, devices, filters, channel)))
+        """What arrives until `count` messages or `duration` seconds are over; then `dropped` says what was left out."""
+        wanted = tail_filters(self.fleet.tenant, devices, filters, channel)
         return self._tail(wanted, count, duration, dropped or Dropped())
 
     def _publish(
@@ -128,15 +128,11 @@ class LocalMessages:
                     yield from ledger.reply(device, reply.status, reply.result)
 
     def _tail(self, filters: Sequence[str], count: int | None, duration: float | None, dropped: Dropped) -> Iterator[TailRecord]:
-        left = math.inf if count is None else count
         deadline = None if duration is None else time.monotonic() + duration
         with self.fleet.open_session("tail") as session:
             session.subscribe(filters)
-            for message in session.messages(deadline):
-                if left <= 0:
-                    return
-                left -= 1
-                yield tail_record(message.topic, message.payload, message.received_at)
+            try:
+                for message in itertools.islice(session.messages(deadline), count):
+                    yield tail_record(message.topic, message.payload, message.received_at)
+            finally:
                 dropped.malformed, dropped.overflow = session.malformed, session.dropped
-                if left <= 0:
-                    return

@@ -203,7 +203,7 @@ class TestTail:
 
         def chatter() -> None:
             while not done.wait(0.03):
-                for topic in ("p1/telemetry", "p2/telemetry", "p1/alerts"):
+                for topic in ("p1/telemetry", "p2/telemetry", "p1/alerts", "p2/commands/ping", "p2/commands/ping/reply"):
                     side.say(f"{BASE}/{topic}", b'{"deviceId":"liar"}')
 
         thread = threading.Thread(target=chatter)
@@ -211,6 +211,7 @@ class TestTail:
         try:
             records = list(fleet.messages.tail(devices[1:], channel="telemetry", count=3, duration=20))
             everything = list(fleet.messages.tail(channel="telemetry", count=6, duration=20))
+            commands = list(fleet.messages.tail(devices[1:], channel="commands", count=4, duration=20))
             filtered = list(fleet.messages.tail(filters=["acme/+/+/+/alerts"], count=2, duration=20))
         finally:
             done.set()
@@ -218,6 +219,7 @@ class TestTail:
 
         assert [(record.topic, record.device_id) for record in records] == [(f"{BASE}/p2/telemetry", "p2")] * 3
         assert {record.device_id for record in everything} == {"p1", "p2"}
+        assert {record.topic for record in commands} == {f"{BASE}/p2/commands/ping", f"{BASE}/p2/commands/ping/reply"}
         assert {record.topic for record in filtered} == {f"{BASE}/p1/alerts"}
 
     def test_wrong_filters_and_channels_are_refused_at_once(self, fleet: "Fleet", devices: "Sequence[Device]") -> None:
