@@ -40,6 +40,7 @@ EVENT = View(
     id="deviceId",
 )
 State = Annotated[Path | None, typer.Option("--state", metavar="DIR", help="Where slots, records and twins are kept.")]
+RebootDelay = Annotated[float, duration_option("--reboot-delay", help="How long a reboot takes.", shown="1s")]
 SelfTest = Annotated[
     str | None,
     typer.Option("--self-test", metavar="COMMAND", help="Run after an update; {image} is the new image; 0 is healthy."),
@@ -64,16 +65,18 @@ def run(
     session: Session,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `provision add --bundle` wrote.")],
     state: State = None,
-    self_test: SelfTest = None,
+    self_test: RebootDelay = Annotated[float, duration_option("--reboot-delay", help="How long a reboot takes.", shown="1s")]
+SelfTest = None,
     heartbeat: Heartbeat = None,
     telemetry: Telemetry = 60.0,
+    reboot_delay: RebootDelay = 1.0,
     firmware: Firmware = "1.0.0",
 ) -> "Iterator[dict[str, Json]]":
     """Be the device of a bundle, until Ctrl-C; prints an event a line."""
     from fleetctl.agent import run as agents
 
     with _stopping() as stop:
-        yield from agents.run(bundle, state, self_test, settings=_settings(heartbeat, telemetry, firmware), stop=stop)
+        yield from agents.run(bundle, state, self_test, settings=_settings(heartbeat, telemetry, reboot_delay, firmware), stop=stop)
 
 
 @verb(
@@ -93,9 +96,11 @@ def simulate(
     location: Annotated[str, typer.Option("--location", metavar="PLACE", help="With -n: their location.")] = "lab",
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="With -n: how their ids begin.")] = "sim-",
     state: State = None,
-    self_test: SelfTest = None,
+    self_test: RebootDelay = Annotated[float, duration_option("--reboot-delay", help="How long a reboot takes.", shown="1s")]
+SelfTest = None,
     heartbeat: Heartbeat = None,
     telemetry: Telemetry = 60.0,
+    reboot_delay: RebootDelay = 1.0,
     firmware: Firmware = "1.0.0",
 ) -> "Iterator[dict[str, Json]]":
     """Be many devices in one process, until Ctrl-C; prints an event a line."""
@@ -106,7 +111,7 @@ def simulate(
     home = state or (session.context.folder / "simulated" if count else Path("state"))
     folders = bundles or _provisioned(session, count or 0, prefix, device_type, location, home / "bundles")
     with _stopping() as stop:
-        settings = _settings(heartbeat, telemetry, firmware)
+        settings = _settings(heartbeat, telemetry, reboot_delay, firmware)
         yield from agents.simulate(folders, home / "state" if count else home, self_test, settings=settings, stop=stop)
 
 
@@ -119,10 +124,10 @@ def _provisioned(session: Session, count: int, prefix: str, device_type: str, lo
     return [home / name for name in names]
 
 
-def _settings(heartbeat: float | None, telemetry: float, firmware: str) -> "Settings":
+def _settings(heartbeat: float | None, telemetry: float, reboot_delay: float, firmware: str) -> "Settings":
     from fleetctl.agent.settings import Settings
 
-    return Settings(heartbeat=heartbeat, telemetry=telemetry, firmware_version=firmware)
+    return Settings(heartbeat=heartbeat, telemetry=telemetry, reboot_delay=reboot_delay, firmware_version=firmware)
 
 
 @contextmanager

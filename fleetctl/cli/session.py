@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TextIO, TypeVar
 
 from fleetctl.errors import FleetError, NotFound, UsageError
 from fleetctl.present.format import Format
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Terminal:
+class Terminal(NamedTuple):
     """Where talk goes, and whether somebody is there to answer."""
 
     stdin: TextIO
@@ -37,8 +36,7 @@ class Terminal:
         return self.stderr.isatty()
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What the common options of a verb say."""
 
     context: str | None = None
@@ -119,7 +117,7 @@ class Session:
 
     def say(self, text: str) -> None:
         """Tell the person; stdout stays data."""
-        self.terminal.stderr.write(safe(text) + "\n")
+        self.terminal.stderr.write("".join(safe(line) + "\n" for line in text.splitlines()))
         self.terminal.stderr.flush()
 
     def approve(self, devices: Sequence[str], action: str, plan: Sequence[Mapping[str, str]] | None = None) -> None:

@@ -1,8 +1,7 @@
 """Records to text: table, wide, json, jsonl, yaml, name. Knows nothing of fleets."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from fleetctl.errors import UsageError
 from fleetctl.present.format import Format
@@ -11,8 +10,7 @@ from fleetctl.present.text import json_text, needs_escapes, safe, width
 from fleetctl.present.view import As, Field, View, lookup
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """Where and how to print: `limit` is the width of the terminal, None where there is none."""
 
     out: TextIO
@@ -106,14 +104,10 @@ def _stream(stream: Iterator[object], view: View, page: Page, final: bool) -> No
 
 
 def _outcome(stream: Iterator[object], page: Page) -> None:
-    """Print what the stream comes to, also where it then fails."""
-    outcome: As | None = None
-    try:
-        for each in stream:
-            outcome = each if isinstance(each, As) else outcome
-    finally:
-        if outcome is not None:
-            render(outcome, outcome.view, page)
+    """Print what the stream comes to, and let it go on: it may fail then, or stay."""
+    for each in stream:
+        if isinstance(each, As):
+            render(each, each.view, page)
 
 
 def _rolling(stream: Iterator[object], view: View, page: Page) -> None:
