@@ -65,8 +65,7 @@ def run(
     session: Session,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `provision add --bundle` wrote.")],
     state: State = None,
-    self_test: RebootDelay = Annotated[float, duration_option("--reboot-delay", help="How long a reboot takes.", shown="1s")]
-SelfTest = None,
+    self_test: SelfTest = None,
     heartbeat: Heartbeat = None,
     telemetry: Telemetry = 60.0,
     reboot_delay: RebootDelay = 1.0,
@@ -76,7 +75,8 @@ SelfTest = None,
     from fleetctl.agent import run as agents
 
     with _stopping() as stop:
-        yield from agents.run(bundle, state, self_test, settings=_settings(heartbeat, telemetry, reboot_delay, firmware), stop=stop)
+        settings = _settings(heartbeat, telemetry, reboot_delay, firmware)
+        yield from agents.run(bundle, state, self_test, settings=settings, stop=stop)
 
 
 @verb(
@@ -96,8 +96,7 @@ def simulate(
     location: Annotated[str, typer.Option("--location", metavar="PLACE", help="With -n: their location.")] = "lab",
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="With -n: how their ids begin.")] = "sim-",
     state: State = None,
-    self_test: RebootDelay = Annotated[float, duration_option("--reboot-delay", help="How long a reboot takes.", shown="1s")]
-SelfTest = None,
+    self_test: SelfTest = None,
     heartbeat: Heartbeat = None,
     telemetry: Telemetry = 60.0,
     reboot_delay: RebootDelay = 1.0,
