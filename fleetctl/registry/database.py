@@ -46,7 +46,7 @@ class Database:
     @classmethod
     def create(cls, path: Path, tenant: str) -> Self:
         """Make an empty registry for a tenant, whole or not at all; raises `Conflict` if the file exists."""
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
         try:
             os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             try:
