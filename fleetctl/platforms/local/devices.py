@@ -34,7 +34,7 @@ class LocalDevices:
         device = Device(path, labels, created_at=_time(self.fleet.clock()))
         with registry.transaction():
             is_new = registry.add_device(device)
-            if bundle is not None and (is_new or not bundle.exists()):
+            if bundle is not None:
                 self.fleet.certificates.issue_bundle(registry.device(device_id), bundle)
         return Provisioned(device_id, str(path), "added" if is_new else "unchanged", None if bundle is None else str(bundle))
 
@@ -67,13 +67,14 @@ class LocalDevices:
 
     def remove(self, devices: Sequence[Device], reason: str = "cessationOfOperation") -> Sequence[Removed]:
         """Revoke first, then retire, then clear: whatever stops it, repeating it finishes."""
-        retired = [(device.id, *self._retire(device, reason)) for device in devices]
+        revoked = self._revoke(devices, reason)
+        retired = [(device.id, self._retire(device)) for device in devices]
         try:
             self._flush()
             cleared = True
         except Unavailable:
             cleared = False
-        return [Removed(name, outcome, revoked, cleared) for name, outcome, revoked in retired]
+        return [Removed(name, outcome, revoked.get(name, 0), cleared) for name, outcome in retired]
 
     def refresh(self, devices: Sequence[Device]) -> int:
         """Read presence and reported twins of these devices; how many of them were heard of."""
@@ -101,18 +102,27 @@ class LocalDevices:
                 self.fleet.registry.active_device(name)
         return choose(self.fleet.registry.records(ids, retired=retired), targets, lambda record: self.view(record, now))
 
-    def _retire(self, device: Device, reason: str) -> tuple[str, int]:
+    def _revoke(self, devices: Sequence[Device], reason: str) -> dict[str, int]:
+        """How many certificates of each device were good until now."""
         registry = self.fleet.registry
-        live = [row for row in registry.certificates(device.id) if row.revoked_at is None]
-        for row in live:
-            self.fleet.certificates.revoke(row.serial, reason)
+        live = {
+            device.id: sum(row.revoked_at is None for row in rows)
+            for device in devices
+            if registry.device(device.id).state is LifeCycle.ACTIVE and (rows := registry.certificates(device.id))
+        }
+        if live:
+            self.fleet.certificates.revoke_all(list(live), reason)
+        return live
+
+    def _retire(self, device: Device) -> str:
+        registry = self.fleet.registry
         at = _time(self.fleet.clock())
         with registry.transaction():
             if not registry.retire_device(device.id, at):
-                return "unchanged", len(live)
+                return "unchanged"
             for channel in topics.RETAINED_CHANNELS:
                 registry.enqueue(topics.of(device.path, channel), b"", at)
-        return "removed", len(live)
+        return "removed"
 
     def _flush(self) -> None:
         from fleetctl.platforms.local.outbox import flush
