@@ -6,20 +6,22 @@ from typing import Self
 
 from fleetctl.errors import Malformed
 from fleetctl.model.attempt import Code
-from fleetctl.model.rollout.events import Counts, Evidence, Failure, Snapshot, State
-from fleetctl.model.rollout.report import FAILURE_LIMIT, RANGE_LIMIT
+from fleetctl.model.rollout.events import Counts, Evidence, Failure, Pending, Snapshot, State
+from fleetctl.model.rollout.report import FAILURE_LIMIT, PENDING_LIMIT, RANGE_LIMIT
 from fleetctl.wire.document import canonical_cbor, dump_json, parse_cbor, parse_json
 from fleetctl.wire.fields import DIGEST, LEVEL, MAX_INTEGER, Fields, map_fields, object_fields
 
 REASON_LIMIT = 512
 WAVE_LIMIT = 1000
-_KEYS = 14
+_KEYS = 15
 _STATES = dict(enumerate(State, 1))
 _STATE_NUMBERS = {state: number for number, state in _STATES.items()}
 _CODES = dict(enumerate(Code, 1))
 _CODE_NUMBERS = {str(code): number for number, code in _CODES.items()}
 _COUNTS = tuple(field.name for field in fields(Counts) if field.name != "codes")
 _RULES = ("e-value", "second-failure")
+_PENDING = {1: "offered", 2: "updating", 3: "overdue"}
+_PENDING_NUMBERS = {stage: number for number, stage in _PENDING.items()}
 _PLACE = re.compile(r"[!-~]{1,2048}")
 
 
@@ -54,6 +56,7 @@ def encode_state(snapshot: Snapshot) -> bytes:
         11: [[f.index, _CODE_NUMBERS[f.code], f.regressed, f.counted] for f in snapshot.failures],
         12: [list(run) for run in snapshot.proven],
         14: [[getattr(snapshot.counts, name) for name in _COUNTS], _encode_codes(snapshot.counts)],
+        15: [[p.index, _PENDING_NUMBERS[p.stage], float(p.since)] for p in snapshot.pending],
     }
     optional = {10: snapshot.last_proof, 13: None if snapshot.evidence is None else _encode_evidence(snapshot.evidence)}
     return canonical_cbor(required | {key: value for key, value in optional.items() if value is not None})
@@ -75,6 +78,7 @@ def decode_state(payload: bytes) -> Snapshot:
         last_proof=None if read.absent(10) else read.number(10, 0, 1e12),
         failures=tuple(_failure(entry) for entry in read.array(11, FAILURE_LIMIT)),
         proven=tuple(_run(entry) for entry in read.array(12, RANGE_LIMIT)),
+        pending=tuple(_pending(entry) for entry in read.array(15, PENDING_LIMIT)),
         evidence=None if read.absent(13) else _evidence(read.array(13, 6)),
         counts=_counts(read),
     )
@@ -104,6 +108,13 @@ def _run(entry: object) -> tuple[int, int]:
         case [start, length]:
             return _count(start), _count(length, 1)
     raise Malformed("a run of proven devices in the rollout state is not one")
+
+
+def _pending(entry: object) -> Pending:
+    match entry:
+        case [index, stage, float(since)]:
+            return Pending(_count(index), _PENDING[_count(stage, 1, len(_PENDING))], since)
+    raise Malformed("a pending device in the rollout state is not one")
 
 
 def _evidence(entry: list[object]) -> Evidence:

@@ -23,7 +23,6 @@ from fleetctl.model.rollout.stages import (
     CANCELED,
     CANCELED_PHASE,
     CODE_NUMBER,
-    CODES,
     ENDED,
     FAILED,
     INTERNAL,
@@ -72,8 +71,6 @@ class Devices:
         self._firmware = frozenset(CODE_NUMBER[code] for code in numbers.firmware_codes if code in CODE_NUMBER)
         self._transient = frozenset(CODE_NUMBER[code] for code in numbers.transient_codes if code in CODE_NUMBER)
 
-    # Offers and withdrawals --------------------------------------------------------------------------------------------------
-
     def offer(self, index: int) -> int:
         """Put the next attempt of a target on offer in the current wave; its number."""
         ledger = self.ledger
@@ -93,8 +90,7 @@ class Devices:
             self._join(index)
         if attempt == ledger.attempt[index] and ledger.stage[index] == OFFERED and not ledger.flags[index] & CONFIRMED:
             ledger.flags[index] |= CONFIRMED
-            ledger.since[index] = event.at
-            self._schedule(index, event.at + self.plan.parameters.accept_within)
+            self.wait_since(index, event.at)
 
     def withdrawn(self, event: Withdrawn) -> None:
         ledger, index, attempt = self.ledger, event.index, event.attempt
@@ -114,7 +110,7 @@ class Devices:
         ledger.phase[index] = ledger.sightings[index] = 0
         ledger.blame(index, 0)
         ledger.accepted_boot[index] = -1
-        ledger.proof_stamp[index] = ledger.counted_at[index] = nan
+        ledger.since[index] = ledger.proof_stamp[index] = ledger.counted_at[index] = nan
         ledger.flags[index] &= ~(CONFIRMED | RETURNED)
 
     def _rest(self, index: int, stage: int) -> None:
@@ -135,8 +131,6 @@ class Devices:
             ledger.flags[index] |= RETURNED
             ledger.moved = True
             self.returned.append(index)
-
-    # Reports -----------------------------------------------------------------------------------------------------------------
 
     def reported(self, event: Reported) -> None:
         ledger, index = self.ledger, event.index
@@ -194,8 +188,7 @@ class Devices:
             return
         self._join(index)
         ledger.move(index, UPDATING)
-        ledger.since[index] = at
-        self._schedule(index, at + self.plan.finish_within)
+        self.wait_since(index, at)
 
     def fail(self, index: int, stage: int, code: int, at: float) -> None:
         """A failure of the firmware."""
@@ -209,8 +202,6 @@ class Devices:
         if self.live:
             self.trials.count(index, at)
             self.failed_since = True
-
-    # Presence and proof ------------------------------------------------------------------------------------------------------
 
     def sighted(self, event: Sighted) -> None:
         ledger, index = self.ledger, event.index
@@ -295,8 +286,6 @@ class Devices:
         last = since if isnan(seen) else max(seen, since)
         return last + self.plan.parameters.stale_after * self.ledger.heartbeat[index]
 
-    # Time --------------------------------------------------------------------------------------------------------------------
-
     def expired(self, at: float) -> list[int]:
         """What time has decided by now; returned are the devices whose offer is to be withdrawn."""
         ledger = self.ledger
@@ -309,9 +298,7 @@ class Devices:
             if stage == OFFERED:
                 late.append(index)
             elif stage == UPDATING:
-                ledger.move(index, OVERDUE)
-                ledger.since[index] = at
-                self._schedule(index, self._stale_at(index))
+                self.overdue(index, at)
             elif stage == OVERDUE and self._stale_at(index) > at:
                 self._schedule(index, self._stale_at(index))
             elif stage == OVERDUE:
@@ -320,11 +307,21 @@ class Devices:
                 self._watch_soak(index, at)
         return late
 
+    def overdue(self, index: int, at: float) -> None:
+        """No proof in time."""
+        self.ledger.move(index, OVERDUE)
+        self.ledger.since[index] = at
+        self._schedule(index, self._stale_at(index))
+
+    def wait_since(self, index: int, since: float) -> None:
+        """Set when the wait for acceptance or for proof began."""
+        offered = self.ledger.stage[index] == OFFERED
+        self.ledger.since[index] = since
+        self._schedule(index, since + (self.plan.parameters.accept_within if offered else self.plan.finish_within))
+
     def _schedule(self, index: int, at: float) -> None:
         self.ledger.due[index] = at
         self.timers.add(index, at)
-
-    # Membership --------------------------------------------------------------------------------------------------------------
 
     def leave(self, index: int) -> None:
         """The device is gone from this rollout; what it has proved or failed stays."""
@@ -345,7 +342,3 @@ class Devices:
 
     def _plausible(self, attempt: int) -> bool:
         return 1 <= attempt <= self.plan.parameters.max_attempts
-
-    def code_counts(self) -> dict[str, int]:
-        """Failures by code, in every family."""
-        return {str(CODES[number - 1]): count for number, count in enumerate(self.ledger.code_totals) if number and count}

@@ -1,4 +1,8 @@
-"""What a rollout is told, and what it asks for. Times are seconds, by the driver's clock, never falling."""
+"""What a rollout is told, and what it asks for.
+
+Times are seconds by the driver's clock and never fall, except in a replay: there `at` is when it happened, as far as that is
+known (the registry's time of receipt, the device's own timestamp), and otherwise now.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -116,6 +120,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """A device that time will decide, and since when it is where it is: so deadlines do not begin anew with each driver."""
+
+    index: int
+    stage: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Why the test halts: the e-value against its bound, or the small-fleet rule, and the scope that says most."""
 
@@ -191,6 +204,7 @@ class Snapshot:
     last_proof: float | None
     failures: tuple[Failure, ...]
     proven: tuple[tuple[int, int], ...]
+    pending: tuple[Pending, ...]
     evidence: Evidence | None
     counts: Counts
 

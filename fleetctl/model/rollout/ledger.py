@@ -103,6 +103,10 @@ class Ledger:
         """Devices that accepted or rejected."""
         return self.exposed + self.totals[REJECTED]
 
+    def code_counts(self) -> dict[str, int]:
+        """Failures by code, in every family."""
+        return {str(CODES[number - 1]): count for number, count in enumerate(self.code_totals) if number and count}
+
 
 def _interned(names: Iterable[str]) -> tuple[list[str], "array[int]"]:
     numbers: dict[str, int] = {}

@@ -3,19 +3,33 @@
 import re
 from collections.abc import Iterator
 from itertools import islice
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from fleetctl.model.rollout.devices import Devices
-from fleetctl.model.rollout.events import Counts, Explanation, Failure, Snapshot
+from fleetctl.model.rollout.events import Counts, Explanation, Failure, Pending, Snapshot
 from fleetctl.model.rollout.ledger import COUNTED, RUNNING, Ledger
 from fleetctl.model.rollout.plan import Plan
-from fleetctl.model.rollout.stages import CODES, FAILED, PHASES, REGRESSED, SUCCEEDED, SUCCEEDED_PHASE, UPDATING, Stage
+from fleetctl.model.rollout.stages import (
+    CODES,
+    FAILED,
+    OFFERED,
+    OVERDUE,
+    PHASES,
+    REGRESSED,
+    SUCCEEDED,
+    SUCCEEDED_PHASE,
+    UPDATING,
+    Stage,
+)
 
 if TYPE_CHECKING:
     from fleetctl.model.rollout.engine import Rollout
 
 FAILURE_LIMIT = 1000
 RANGE_LIMIT = 2000
+PENDING_LIMIT = 1000
+_PENDING = re.compile(b"[" + re.escape(bytes([OFFERED, UPDATING, OVERDUE])) + b"]")
 _PROVEN = re.compile(re.escape(bytes([SUCCEEDED])) + b"+")
 
 _WHY = {
@@ -44,7 +58,7 @@ def counts(plan: Plan, devices: Devices) -> Counts:
         targets=plan.size,
         skipped=len(plan.skipped),
         ignored=devices.ignored,
-        codes=devices.code_counts(),
+        codes=ledger.code_counts(),
     )
 
 
@@ -94,6 +108,7 @@ def snapshot(rollout: "Rollout") -> Snapshot:
         rollout.devices.last_proof if rollout.devices.last_proof > 0 else None,
         tuple(islice(_failures(ledger), FAILURE_LIMIT)),
         tuple(islice(_ranges(ledger), RANGE_LIMIT)),
+        tuple(islice(_pending(ledger), PENDING_LIMIT)),
         rollout.evidence,
         counts(rollout.plan, rollout.devices),
     )
@@ -109,3 +124,10 @@ def _failures(ledger: Ledger) -> Iterator[Failure]:
 def _ranges(ledger: Ledger) -> Iterator[tuple[int, int]]:
     for run in _PROVEN.finditer(ledger.stage):
         yield run.start(), run.end() - run.start()
+
+
+def _pending(ledger: Ledger) -> Iterator[Pending]:
+    for found in _PENDING.finditer(ledger.stage):
+        index = found.start()
+        if isfinite(ledger.since[index]):
+            yield Pending(index, Stage(ledger.stage[index]).name.lower(), ledger.since[index])

@@ -23,6 +23,7 @@ from fleetctl.model.rollout.stages import (
     SUCCEEDED,
     UPDATING,
     WITHDRAWING,
+    Stage,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def begin(rollout: "Rollout", at: float) -> None:
         _decisions(rollout, found)
         _failures(rollout, found, at)
         _proofs(rollout, found, at)
+        _deadlines(rollout, found, at)
     if rollout.sizes:
         _recall_waves(rollout)
     else:
@@ -74,6 +76,20 @@ def _proofs(rollout: "Rollout", found: Snapshot, at: float) -> None:
                 devices.fail(index, REGRESSED, ROLLED_BACK, at)
             else:
                 devices.succeed(index, proven_at)
+
+
+def _deadlines(rollout: "Rollout", found: Snapshot, at: float) -> None:
+    """Time that an earlier driver has seen pass counts; the grace before an overdue device is silent begins again."""
+    devices, ledger = rollout.devices, rollout.ledger
+    for pending in found.pending:
+        index = pending.index
+        if not 0 <= index < ledger.size or pending.since > at:
+            continue
+        stage = Stage(ledger.stage[index]).name.lower()
+        if pending.stage == stage:
+            devices.wait_since(index, pending.since)
+        elif (pending.stage, stage) == ("overdue", "updating"):
+            devices.overdue(index, at)
 
 
 def _recall_waves(rollout: "Rollout") -> None:

@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 
 from fleetctl.errors import Malformed
 from fleetctl.model.device import DevicePath
-from fleetctl.model.rollout import Counts, Evidence, Failure, Parameters, Plan, Skipped, SkipReason, Snapshot, State, Target
+from fleetctl.model.rollout import (
+    Counts,
+    Evidence,
+    Failure,
+    Parameters,
+    Pending,
+    Plan,
+    Skipped,
+    SkipReason,
+    Snapshot,
+    State,
+    Target,
+)
 from fleetctl.wire.cose import join, protect
 from fleetctl.wire.document import canonical_cbor, parse_cbor
 from fleetctl.wire.plan import PlanFile, decode_plan, encode_plan, readable
@@ -173,6 +185,7 @@ STATE = Snapshot(
     last_proof=1_763_899_000.5,
     failures=(Failure(3, "SILENT", False, True), Failure(4, "ROLLED_BACK", True, False)),
     proven=((0, 3), (7, 1)),
+    pending=(Pending(8, "offered", 1_763_899_990.5), Pending(9, "overdue", 1.0)),
     evidence=Evidence("e-value", 1234.5, 1000.0, 3, 5, "wave 1"),
     counts=Counts(queued=10, failed=3, targets=13, codes={"SILENT": 3}),
 )
@@ -180,14 +193,15 @@ STATE = Snapshot(
 
 def test_a_state_survives_being_written() -> None:
     assert decode_state(encode_state(STATE)) == STATE
-    bare = replace(STATE, evidence=None, last_proof=None, failures=(), proven=(), state=State.RUNNING, reason="")
+    bare = replace(STATE, evidence=None, last_proof=None, failures=(), proven=(), pending=(), state=State.RUNNING, reason="")
     assert decode_state(encode_state(bare)) == bare
 
 
 def test_the_largest_state_fits_a_payload() -> None:
     failures = tuple(Failure(1_000_000 + n, "HEALTH_FAILED", True, True) for n in range(1000))
     proven = tuple((1_000_000 + 2 * n, 1) for n in range(2000))
-    data = encode_state(replace(STATE, failures=failures, proven=proven))
+    pending = tuple(Pending(1_000_000 + n, "offered", 1_763_900_000.123) for n in range(1000))
+    data = encode_state(replace(STATE, failures=failures, proven=proven, pending=pending))
     assert len(data) < 65536
     assert decode_state(data).failures == failures
 
@@ -206,7 +220,9 @@ def test_the_largest_state_fits_a_payload() -> None:
         (12, [[1]]),
         (13, ["guess", 1.0, 1.0, 1, 1, ""]),
         (14, [[1], {}]),
-        (15, 1),
+        (15, [[1, 4, 1.0]]),
+        (15, [[1, 1]]),
+        (16, 1),
     ],
 )
 def test_a_state_that_is_not_whole_is_refused(key: int, value: object) -> None:
