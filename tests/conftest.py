@@ -1,7 +1,14 @@
 """What every test gets: a home of its own, and in unit tests no network."""
 
+import json
+import os
 import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,3 +33,45 @@ def _no_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
         for name in ("connect", "connect_ex", "bind", "listen"):
             monkeypatch.setattr(socket.socket, name, refuse)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One finished run of the program."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """What it printed; it must have succeeded."""
+        assert self.status == 0, self.err
+        return json.loads(self.out)
+
+    def error(self) -> dict[str, Any]:
+        """The error that it told programs."""
+        found: dict[str, Any] = json.loads(self.err.rstrip("\n").rsplit("\n", 1)[-1])["error"]
+        assert found["status"] == self.status
+        return found
+
+
+Fleetctl = Callable[..., Ran]
+
+
+@pytest.fixture
+def fleetctl(_own_home: None) -> Fleetctl:
+    """Runs the program as a process of its own: `fleetctl("provision", "list", "-o", "json")`."""
+
+    def run(*words: str, stdin: str = "", timeout: float = 60, **environment: str) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "fleetctl", *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, **environment},
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run

@@ -1,0 +1,122 @@
+"""`fleetctl certs`: certificates of devices and operators."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fleetctl.cli.group import group
+from fleetctl.cli.session import Session
+from fleetctl.cli.verb import verb
+from fleetctl.cli.words import complete_device
+from fleetctl.present.view import Field, View
+
+if TYPE_CHECKING:
+    from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
+    from fleetctl.platforms.local.revocation import Revocation
+
+_ENTRY = (
+    Field("serial", help="Hexadecimal."),
+    Field("subject", help="The device id, or op:NAME, or the authority."),
+    Field("profile", help="device, operator, server or authority."),
+    Field("deviceId", nullable=True, hidden=True),
+    Field("authority", help="Who issued it.", wide=True),
+    Field("state", help="valid, notYetValid, expired or revoked."),
+    Field("notBefore", wide=True),
+    Field("notAfter"),
+    Field("fingerprint", help="SHA-256 of the certificate.", wide=True),
+    Field("revokedAt", nullable=True, wide=True),
+    Field("reason", help="Why it was revoked.", nullable=True, wide=True),
+)
+CERTIFICATE = View("certificate", _ENTRY, id="serial")
+DETAIL = View("certificateDetail", (*_ENTRY, Field("pem", help="The certificate itself.", hidden=True)), id="serial")
+ISSUED = View(
+    "issued",
+    (
+        Field("subject"),
+        Field("serial"),
+        Field("outcome", help="issued or unchanged."),
+        Field("notAfter"),
+        Field("bundle", help="The folder with key and certificate."),
+    ),
+    id="subject",
+)
+REVOCATION = View(
+    "revocation",
+    (
+        Field("subject"),
+        Field("serials", "array"),
+        Field("outcome", help="revoked or unchanged."),
+        Field("reason", wide=True),
+        Field("revokedAt"),
+        Field("crlNumber", "integer", help="Of the list that names it."),
+        Field("brokerRunning", "boolean", help="Whether a local broker runs.", wide=True),
+        Field("brokerReloaded", "boolean", help="Whether that broker obeys the list."),
+        Field("sessionsCut", "boolean", help="Whether no connection of it is left.", nullable=True),
+    ),
+    id="subject",
+)
+NAME = typer.Argument(
+    metavar="NAME", help="A device id, op:NAME, or a serial number.", autocompletion=complete_device, show_default=False
+)
+
+app = group("Issue, list, show and revoke certificates.")
+
+
+@verb(
+    app,
+    ISSUED,
+    name="issue",
+    example="""
+    fleetctl certs issue pump-7 --bundle ./pump-7
+    fleetctl certs issue op:alice --bundle ./alice
+    """,
+)
+def issue(
+    session: Session,
+    name: Annotated[str, NAME],
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="DIR", help="The folder to write; its name by default.")
+    ] = None,
+) -> "Issued":
+    """Issue a key and a certificate to a device or an operator, into a folder of its own."""
+    return session.fleet.certificates.issue(name, bundle)
+
+
+@verb(app, CERTIFICATE, name="list", example="fleetctl certs list pump-7")
+def list_certificates(session: Session, name: Annotated[str | None, NAME] = None) -> "list[CertificateEntry]":
+    """List certificates, all of them or those of one name."""
+    return list(session.fleet.certificates.list(name))
+
+
+@verb(app, DETAIL, name="show", example="fleetctl certs show pump-7 -o json | jq -r .pem | openssl x509 -noout -text")
+def show(session: Session, name: Annotated[str, NAME]) -> "CertificateDetail":
+    """Show one certificate."""
+    return session.fleet.certificates.show(name)
+
+
+@verb(
+    app,
+    REVOCATION,
+    name="revoke",
+    writes=True,
+    example="""
+    fleetctl certs revoke pump-7 --reason keyCompromise
+    fleetctl certs revoke @stolen.txt --yes
+    """,
+)
+def revoke(
+    session: Session,
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="Device ids, op:NAME or serial numbers; `-` and @FILE.", autocompletion=complete_device
+        ),
+    ],
+    reason: Annotated[str, typer.Option("--reason", metavar="WHY", help="keyCompromise, superseded, …")] = "unspecified",
+) -> "Sequence[Revocation]":
+    """Revoke certificates for good; a running local broker obeys, and cuts their sessions."""
+    chosen = session.targets(names).words
+    session.approve(chosen, "revoke")
+    return list(session.fleet.certificates.revoke_all(chosen, reason))
