@@ -90,8 +90,7 @@ def _transfer(
     start = _length(target)
     if start == size:
         return
-    with closing(_connection(artifacts)) as connection:
-        response = _ask(connection, artifacts, name, start, size)
+    with closing(_connection(artifacts)) as connection, _ask(connection, artifacts, name, start, size) as response:
         offset = _offset(response, start, size, target)
         with target.open("r+b" if offset else "wb") as sink:
             sink.seek(offset)

@@ -73,13 +73,15 @@ def _run(devices: list[tuple[Identity, Path]], settings: Settings, stop: threadi
     clock = Clock(time if settings.clock else _no_clock, monotonic)
     chance = Random()  # noqa: S311
     with ExitStack() as held:
-        loop = Loop(clock, chance)
-        actors = []
-        for identity, folder in devices:
-            storage = Storage(folder, slot_size=settings.slot_size)
+        storages = [Storage(folder, slot_size=settings.slot_size) for _, folder in devices]
+        for storage in storages:
             held.enter_context(storage.claim())
-            actors.append(Actor(loop, partial(Device, identity, settings, storage, clock, chance)))
-        yield from loop.run(actors, stop)
+        loop = Loop(clock, chance)
+        starts = (
+            partial(Device, identity, settings, storage, clock, chance)
+            for (identity, _), storage in zip(devices, storages, strict=True)
+        )
+        yield from loop.run([Actor(loop, start) for start in starts], stop)
 
 
 def _no_clock() -> None:
