@@ -189,6 +189,7 @@ class Actor:
     def _progressed(self, job: Job, percent: int) -> None:
         if job is self._job and not job.stop.is_set():
             self._guarded(partial(self.device.progressed, percent))
+            self.turn()
 
     def _worked(self, job: Job, device: Device, outcome: Outcome | None) -> None:
         device.working = False
@@ -215,6 +216,8 @@ class Actor:
             self._guarded(self.device.closing)
             self._loop.watch(self, -1, False)
             self._loop.connect(connection.disconnect, lambda _: None)
+        elif connection is not None:
+            connection.abort()
         self._connection = None
         self.halt()
         self.device.closed("reboot")
@@ -226,12 +229,9 @@ class Actor:
             return self._until
         if self.device.working:
             return now + SOON
-        try:
-            self.begin()
-        except FleetError as error:
-            self._until = now + self.device.settings.backoff_limit
-            self.device.tell("error", reason=error.message)
-        return now
+        self._until = now + self.device.settings.backoff_limit
+        self._guarded(self.begin)
+        return now + SOON
 
     def part(self) -> None:
         """Go away for good: say so and close. Runs in a thread while the loop waits."""
@@ -261,8 +261,10 @@ def _connected(device: Device, will: Will) -> Connection | FleetError:
     try:
         connection = Connection(device.identity.endpoint, device.id, will=will, keepalive=KEEPALIVE)
         connection.connect(device.settings.connect_timeout)
-    except (FleetError, OSError) as error:
-        return error if isinstance(error, FleetError) else FleetError(str(error))
+    except FleetError as error:
+        return error
+    except Exception as error:
+        return FleetError(f"connecting failed: {type(error).__name__}: {error}")
     return connection
 
 

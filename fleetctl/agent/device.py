@@ -1,6 +1,7 @@
 """One device: what it does with what it hears, and what it says when. It knows no socket, no thread and no loop."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Literal, Protocol
 
@@ -55,7 +56,7 @@ class Device:
         self.dropped = 0
         self._clock, self._chance = clock, chance
         self._topics = identity.config.topics
-        storage.prepare(settings.factory_image(self.path.device_type), settings.firmware_version)
+        storage.prepare(partial(settings.factory_image, self.path.device_type), settings.firmware_version)
         self.updater = Updater(self.path, storage, storage.boot(), clock)
         self._twin, self._commands = Twin(storage), Commands(storage)
         self._trust, self._trust_envelope = self._held_trust()
@@ -280,7 +281,7 @@ class Device:
             device_id=self.id,
             timestamp=self._now(),
             message_id=f"{self.session}-{self._messages}",
-            readings=self.settings.sensors(self.id, now),
+            readings={} if self.settings.sensors is None else self.settings.sensors(self.id, self._clock.wall() or now),
             metadata=self._facts() | {"uptime": round(now - self._started), "dropped": self.dropped},
         )
         self._link.publish(self._topics["telemetry"], message.encode())

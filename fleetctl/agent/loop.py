@@ -38,6 +38,7 @@ class Loop:
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._alarms: list[tuple[float, int, Actor]] = []
         self._numbers = itertools.count()
+        self._touched: dict[Actor, None] = {}
         self._connecting = Pool("connect", CONNECTING)
         self._working = Pool("work", WORKING)
 
@@ -60,6 +61,7 @@ class Loop:
     def wake(self, actor: Actor, at: float) -> None:
         """Have the actor's `turn` called at a monotonic time; only the last wish counts."""
         actor.alarm = at
+        self._touched[actor] = None
         heapq.heappush(self._alarms, (at, next(self._numbers), actor))
 
     def watch(self, actor: Actor, descriptor: int, write: bool) -> None:
@@ -84,7 +86,8 @@ class Loop:
             for actor in running:
                 actor.begin()
             while not stop.is_set():
-                yield from _events(running)
+                touched, self._touched = self._touched, {}
+                yield from _events(touched)
                 self._turn()
         finally:
             self._end(running)

@@ -14,6 +14,7 @@ from fleetctl.agent.device import Device, Event
 from fleetctl.agent.identity import Identity
 from fleetctl.agent.loop import Loop
 from fleetctl.agent.selftest import from_command
+from fleetctl.agent.sensors import Sensors, of_machine, of_simulation
 from fleetctl.agent.settings import Settings
 from fleetctl.agent.storage import Storage
 from fleetctl.agent.updater import Clock
@@ -36,7 +37,7 @@ def run(
         ConfigError, NotFound, Denied, Untrusted: the bundle, the state or the self-test is not what it must be.
         Conflict: another agent uses the state.
     """
-    chosen = _settings(settings, self_test)
+    chosen = _settings(settings, self_test, of_machine)
     identity = Identity.load(bundle)
     yield from _run([(identity, state or bundle / STATE)], chosen, stop or threading.Event())
 
@@ -53,7 +54,7 @@ def simulate(
 
     Raises what `run` raises, and `Conflict` where two bundles are of one device.
     """
-    chosen = _settings(settings, self_test)
+    chosen = _settings(settings, self_test, of_simulation)
     places: dict[Path, Identity] = {}
     for bundle in bundles:
         identity = Identity.load(bundle)
@@ -64,9 +65,10 @@ def simulate(
     yield from _run([(identity, place) for place, identity in places.items()], chosen, stop or threading.Event())
 
 
-def _settings(settings: Settings | None, self_test: str | None) -> Settings:
+def _settings(settings: Settings | None, self_test: str | None, sensors: Sensors) -> Settings:
     chosen = settings or Settings()
-    return chosen if self_test is None else replace(chosen, self_test=from_command(self_test, chosen.self_test_timeout))
+    test = chosen.self_test if self_test is None else from_command(self_test, chosen.self_test_timeout)
+    return replace(chosen, self_test=test, sensors=chosen.sensors or sensors)
 
 
 def _run(devices: list[tuple[Identity, Path]], settings: Settings, stop: threading.Event) -> Iterator[Event]:

@@ -54,12 +54,13 @@ class Storage:
 
     # -- the record
 
-    def prepare(self, factory: bytes, version: str) -> None:
+    def prepare(self, make_factory: Callable[[], bytes], version: str) -> None:
         """At the very first start: the factory image in slot A, then the record that says so."""
         for part in ("slots/A", "slots/B", "download"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         if (self.folder / "state.json").exists():
             return
+        factory = make_factory()
         self._write(self.slot(Slot.A), factory)
         digest = f"sha256:{hashlib.sha256(factory).hexdigest()}"
         self.save(Record(a=Image(digest, version, len(factory))))

@@ -51,7 +51,7 @@ def offer(storage: Storage) -> Offer:
 
 def one_boot(storage: Storage, healthy: bool) -> bool:
     """From power on to a reboot or to rest; whether it rests."""
-    storage.prepare(FACTORY, "1.0.0")
+    storage.prepare(lambda: FACTORY, "1.0.0")
     record, _ = storage.boot()
     assert storage.digest(storage.slot(record.running)) == record.current.digest, "what runs is not what the record says"
     _, records = update.receive(record, offer(storage), MOMENT, storage.slot_size)
@@ -102,7 +102,7 @@ def test_a_power_cut_at_any_write_and_soon_another_leave_the_old_or_the_new_imag
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     made = Storage(tmp_path / "state")
-    made.prepare(FACTORY, "1.0.0")
+    made.prepare(lambda: FACTORY, "1.0.0")
     return made
 
 
@@ -125,9 +125,9 @@ def test_the_first_start_can_be_cut_too(tmp_path: Path) -> None:
     for number in (1, 2):
         folder = tmp_path / str(number)
         with pytest.raises(PowerCut):
-            Storage(folder, write=Writer({number}, after=False)).prepare(FACTORY, "1.0.0")
+            Storage(folder, write=Writer({number}, after=False)).prepare(lambda: FACTORY, "1.0.0")
         storage = Storage(folder)
-        storage.prepare(FACTORY, "1.0.0")
+        storage.prepare(lambda: FACTORY, "1.0.0")
         assert storage.load().current.version == "1.0.0"
 
 
