@@ -126,7 +126,8 @@ class Driver:
         return self.rollout.state == State.PAUSED or is_over(self.rollout.state, self.rollout.settled)
 
     def leave(self) -> RolloutEntry:
-        """Say that nobody drives any more; the record of where the rollout is."""
+        """Leave the state for whoever drives next, and say that nobody does now; the record of where the rollout is."""
+        self._publish_state(self.rollout.snapshot())
         self._attend(attended=False)
         self._session.flush(PATIENCE)
         self._keep(self.rollout, False)
