@@ -46,7 +46,7 @@ REVOCATION = View(
     "revocation",
     (
         Field("subject"),
-        Field("serials", "array"),
+        Field("serial"),
         Field("outcome", help="revoked or unchanged."),
         Field("reason", wide=True),
         Field("revokedAt"),

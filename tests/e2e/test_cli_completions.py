@@ -1,6 +1,7 @@
 """Completion as the three shells do it, with the files that the project ships."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_the_shipped_file_is_what_the_program_generates(name: str) -> None:
 
 
 def bash(*words: str) -> list[str]:
-    line = " ".join(f"'{word}'" for word in words)
+    line = shlex.join(words)
     code = (
         'source "$COMPLETIONS/fleetctl.bash"; '
         f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _fleetctl_completion fleetctl; "
