@@ -90,14 +90,24 @@ def _digest_of(fleet: "LocalFleet", rollout: str) -> str:
             raise NotFound(f"rollout `{rollout}` has no readable plan", "name its file: -f plan.json") from error
 
 
+PLANNED = "planned"
+"""The state of a rollout that nobody has started."""
+
+
+def remember_plan(registry: Registry, signed: SignedPlan, at: float) -> None:
+    entry = replace(entry_of(Rollout(signed.plan), signed, attended=False, at=at), state=PLANNED, unattended_since=None)
+    _save(registry, entry)
+
+
+def _save(registry: Registry, entry: RolloutEntry) -> None:
+    registry.save_rollout(entry.id, entry.release, entry.state, entry.plan, json.dumps(asdict(entry), separators=(",", ":")))
+
+
 def keeper(registry: Registry, signed: SignedPlan, now: Callable[[], float]) -> Callable[[Rollout, bool], None]:
     """Writes a rollout into the registry as it goes; the broker's `/state` stays the record that counts."""
 
     def keep(rollout: Rollout, attended: bool) -> None:
-        record = asdict(entry_of(rollout, signed, attended=attended, at=now()))
-        registry.save_rollout(
-            signed.plan.id, signed.plan.release, rollout.state, signed.digest, json.dumps(record, separators=(",", ":"))
-        )
+        _save(registry, entry_of(rollout, signed, attended=attended, at=now()))
 
     return keep
 

@@ -98,6 +98,7 @@ class LocalUpdates:
             )
         signed = sign_plan(plan, found.envelope, authority.signer)
         self._releases.store.keep_blob(signed.data)
+        rollouts.remember_plan(self._fleet.registry, signed, self._fleet.clock())
         if file is not None:
             files.write_atomic(file, signed.data)
         return plan_entry(signed, file)

@@ -1,0 +1,220 @@
+"""Rollouts with real parts: a broker process, devices as MQTT sessions, an artifact server, signatures throughout."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetctl import config
+from fleetctl.demo import firmware
+from fleetctl.errors import Conflict, FleetError, Halted, Partial, Pending, Untrusted
+from fleetctl.platforms.local.fleet import LocalFleet
+from fleetctl.platforms.local.init import adopt_context
+from fleetctl.platforms.protocol import Targets
+from fleetctl.platforms.updates import RolloutEntry, RolloutRef
+from tests.integration.ota.stand import QUICK, Acceptances, Stand
+
+
+def drive(fleet: LocalFleet, ref: RolloutRef, timeout: float = 60.0) -> tuple[list[dict[str, Any]], RolloutEntry]:
+    events: list[dict[str, Any]] = []
+    entry = None
+    try:
+        for record in fleet.updates.start(ref, wait=True, timeout=timeout):
+            if isinstance(record, RolloutEntry):
+                entry = record
+            else:
+                events.append(dict(record))
+    except (Halted, Partial, Pending):
+        pass
+    assert entry is not None
+    return events, entry
+
+
+@pytest.mark.parametrize("engine", ["mosquitto", "builtin"])
+def test_a_good_release_reaches_every_device_in_waves(new_stand: Callable[[str], Stand], engine: str) -> None:
+    stand = new_stand(engine)
+    stand.start_agents(stand.add(4))
+    plan = stand.plan(stand.release("2.0.0"))
+    assert list(plan.waves) == [1, 2, 1]
+    events, entry = drive(stand.fleet, RolloutRef(plan.id))
+    assert (entry.state, entry.succeeded, entry.failed, entry.untouched) == ("completed", 4, 0, 0)
+    assert [event["size"] for event in events if event["event"] == "wave"] == [1, 2, 1]
+    again, entry = drive(stand.fleet, RolloutRef(plan.id))
+    assert entry.state == "completed"
+    assert [event for event in again if event["event"] == "offered"] == []
+
+
+def test_a_bad_release_halts_at_the_second_failure_and_devices_fall_back(stand: Stand) -> None:
+    stand.start_agents(stand.add(5))
+    plan = stand.plan(stand.release("3.0.0", firmware.BROKEN))
+    with pytest.raises(Halted, match="2 of 2 devices failed"):
+        list(stand.fleet.updates.start(RolloutRef(plan.id), wait=True, timeout=60.0))
+    entry = stand.fleet.updates.status(RolloutRef(plan.id))
+    assert (entry.state, entry.failed, entry.untouched) == ("halted", 2, 3)
+    stand.fleet.devices.refresh(stand.fleet.devices.resolve(Targets(selector="type=pump")))
+    assert {device.firmware for device in stand.fleet.devices.list(Targets())} == {"1.0.0"}
+
+
+def test_start_without_waiting_delivers_the_first_wave_and_status_says_that_nobody_drives(stand: Stand) -> None:
+    stand.start_agents(stand.add(3))
+    serving = stand.run("serve", "ota", "serve", "--context", "test")
+    serving.wait_for("serving", 10.0)
+    plan = stand.plan(stand.release("2.0.0"))
+    records = list(stand.fleet.updates.start(RolloutRef(plan.id)))
+    assert [record["event"] for record in records if isinstance(record, dict)].count("offered") == 1
+    status = stand.fleet.updates.status(RolloutRef(plan.id))
+    assert (status.state, status.attended) == ("running", False)
+    assert status.unattended_since is not None
+
+
+def test_nothing_is_dispatched_while_no_device_could_fetch_the_image(stand: Stand) -> None:
+    names = stand.add(1)
+    plan = stand.plan(stand.release("2.0.0"))
+    with pytest.raises(FleetError, match="does not answer"):
+        list(stand.fleet.updates.start(RolloutRef(plan.id)))
+    topic = f"acme/oslo/pump/{names[0]}/ota/desired"
+    assert topic not in stand.session().read_retained([topic])
+
+
+@pytest.mark.parametrize("moment", ["offered", "device", "wave"])
+def test_a_driver_killed_in_mid_rollout_is_resumed_and_nobody_accepts_twice(stand: Stand, moment: str) -> None:
+    names = stand.add(6)
+    stand.start_agents(names)
+    acceptances = Acceptances(stand.session(), names)
+    plan = stand.plan(stand.release("2.0.0"))
+    _kill_at(stand, plan.id, moment, count=3)
+    _, entry = drive(stand.fleet, RolloutRef(plan.id))
+    assert (entry.state, entry.succeeded) == ("completed", 6)
+    assert set(acceptances.count().values()) == {1}
+
+
+def _kill_at(stand: Stand, rollout: str, moment: str, count: int) -> None:
+    """Run the driver as a process of its own and `kill -9` it at the given event."""
+    words = [
+        sys.executable,
+        "-m",
+        "fleetctl",
+        "ota",
+        "start",
+        "-f",
+        str(_plan_file(stand, rollout)),
+        "--wait",
+        "--yes",
+        "-o",
+        "jsonl",
+    ]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, env={**os.environ, **stand.environ, "FLEETCTL_CONTEXT": "test"}, text=True
+    ) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            count -= json.loads(line).get("event") == moment
+            if not count:
+                driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    assert driver.returncode == -signal.SIGKILL
+
+
+def _plan_file(stand: Stand, rollout: str) -> Path:
+    digest = stand.fleet.updates.status(RolloutRef(rollout)).plan.removeprefix("sha256:")
+    return stand.fleet.context.releases_folder / "sha256" / digest
+
+
+def test_another_machine_finishes_from_the_plan_and_the_rollout_key_alone(stand: Stand, tmp_path: Path) -> None:
+    names = stand.add(5)
+    stand.start_agents(names)
+    acceptances = Acceptances(stand.session(), names)
+    serving = stand.run("serve", "ota", "serve", "--context", "test")
+    serving.wait_for("serving", 10.0)
+    file = tmp_path / "plan.json"
+    plan = stand.plan(stand.release("2.0.0"), file=file)
+    list(stand.fleet.updates.start(RolloutRef(plan.id)))
+    environ = {"FLEETCTL_HOME": str(tmp_path / "elsewhere")}
+    own = stand.fleet.context
+    assert own.ca is not None
+    assert own.cert is not None
+    assert own.key is not None
+    adopt_context("ci", "acme", own.broker, own.ca, cert=own.cert, key=own.key, artifacts=own.artifacts, environ=environ)
+    with LocalFleet(config.load_context("ci", environ)) as elsewhere:
+        key = f"file:{own.keys_folder / 'rollout.key'}"
+        _, entry = drive(elsewhere, RolloutRef(plan=file, key=key))
+    assert (entry.state, entry.succeeded) == ("completed", 5)
+    assert set(acceptances.count().values()) == {1}
+
+
+def test_a_second_controller_cuts_the_first_off(stand: Stand) -> None:
+    stand.add(2)
+    plan = stand.plan(stand.release("2.0.0"))
+    first = stand.fleet.updates.start(RolloutRef(plan.id), wait=True, timeout=30.0)
+    assert any(isinstance(record, dict) and record["event"] == "offered" for record in iter(lambda: next(first), None))
+    assert [record for record in stand.open().updates.step(RolloutRef(plan.id)) if isinstance(record, RolloutEntry)]
+    with pytest.raises(Conflict, match=f"fleetctl-rollout-{plan.id}"):
+        list(first)
+
+
+def test_a_device_that_was_away_during_a_halt_does_not_install_the_halted_release(stand: Stand) -> None:
+    names = stand.add(4)
+    away = stand.add(1, first=5)
+    agents = stand.start_agents([*names, *away], "all")
+    agents.stop()
+    stand.start_agents(names)
+    plan = stand.plan(stand.release("3.0.0", firmware.BROKEN), replace(QUICK, accept_within=2.0))
+    _, entry = drive(stand.fleet, RolloutRef(plan.id))
+    assert entry.state == "halted"
+    returned = stand.start_agents(away, "returned")
+    with pytest.raises(FleetError, match="not ready"):
+        returned.wait_for("update", 3.0)
+    stand.fleet.devices.refresh(stand.fleet.devices.resolve(Targets(words=away)))
+    assert stand.fleet.devices.show(away[0]).firmware == "1.0.0"
+
+
+def test_an_aborted_rollout_takes_back_what_it_offered(stand: Stand) -> None:
+    stand.add(2)
+    serving = stand.run("serve", "ota", "serve", "--context", "test")
+    serving.wait_for("serving", 10.0)
+    plan = stand.plan(stand.release("2.0.0"))
+    list(stand.fleet.updates.start(RolloutRef(plan.id)))
+    records = list(stand.fleet.updates.abort(RolloutRef(plan.id)))
+    assert [record["event"] for record in records if isinstance(record, dict)].count("withdrawn") == 1
+    assert stand.fleet.updates.status(RolloutRef(plan.id)).state == "aborted"
+    with pytest.raises(Halted, match="aborted"):
+        list(stand.fleet.updates.start(RolloutRef(plan.id), wait=True, timeout=10.0))
+
+
+def test_a_second_rollout_waits_for_the_first(stand: Stand) -> None:
+    stand.add(2)
+    serving = stand.run("serve", "ota", "serve", "--context", "test")
+    serving.wait_for("serving", 10.0)
+    plan = stand.plan(stand.release("2.0.0"))
+    list(stand.fleet.updates.start(RolloutRef(plan.id)))
+    with pytest.raises(Conflict, match=f"still has an assignment of rollout `{plan.id}`"):
+        stand.plan(stand.release("2.1.0"))
+
+
+def test_an_image_that_changed_after_publishing_is_not_rolled_out(stand: Stand) -> None:
+    stand.add(1)
+    release = stand.release("2.0.0")
+    digest = stand.fleet.updates.show(release).digest.removeprefix("sha256:")
+    path = stand.fleet.context.releases_folder / "sha256" / digest
+    path.chmod(0o644)
+    path.write_bytes(b"something else")
+    with pytest.raises(Untrusted, match="changed after it was published"):
+        stand.plan(release)
+
+
+def test_a_plan_that_somebody_edited_is_refused(stand: Stand, tmp_path: Path) -> None:
+    stand.add(2)
+    file = tmp_path / "plan.json"
+    stand.plan(stand.release("2.0.0"), file=file)
+    document = json.loads(file.read_text())
+    document["plan"]["waves"] = [2]
+    file.write_text(json.dumps(document))
+    with pytest.raises(FleetError, match="not the plan that was signed"):
+        list(stand.fleet.updates.start(RolloutRef(plan=file)))
