@@ -154,6 +154,7 @@ class Device:
     def _on_twin(self, payload: bytes) -> None:
         if self._twin.receive(payload):
             self.tell("twin", version=self._twin.held.version if self._twin.held else None)
+            self._next_telemetry = min(self._next_telemetry, self._clock.monotonic() + self._telemetry_interval)
         self._report_twin()
 
     def _on_trust(self, payload: bytes) -> None:
