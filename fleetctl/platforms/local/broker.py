@@ -1,0 +1,183 @@
+"""`broker run`: the local broker of a context, supervised in the foreground until somebody ends it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from fleetctl.config import Context
+from fleetctl.errors import ConfigError, FleetError
+from fleetctl.model.access import device_rules, fleet_rules
+from fleetctl.mqtt.broker import Broker, BrokerConfig, BrokerEngine, Listener, check_ports, choose_engine, is_loopback
+from fleetctl.mqtt.endpoint import Endpoint
+from fleetctl.pki import crl
+from fleetctl.platforms.local.founding import BROKER
+from fleetctl.platforms.local.layout import Layout
+from fleetctl.platforms.local.running import BrokerState, claimed, publish
+from fleetctl.platforms.protocol import Missing
+
+LOOPBACK = "127.0.0.1"
+LOOK_SECONDS = 0.5
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+Requests = SimpleQueue[int]
+"""Signal numbers: SIGHUP to read the lists again, SIGTERM or SIGINT to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerEvent:
+    """`listening`, `reloaded`, `reloadFailed` or `stopped`. Retained messages and sessions live in memory (`in_memory`)."""
+
+    event: str
+    engine: BrokerEngine
+    device_url: str
+    fleet_url: str
+    crl_numbers: dict[str, int] = field(default_factory=dict)
+    in_memory: bool = True
+    error: str | None = None
+
+
+def broker_config(context: Context, listen: str | None = None) -> BrokerConfig:
+    """The two listeners of the contract; `listen` is an address of this machine, loopback unless told otherwise.
+
+    Raises:
+        Missing: the context's broker is somebody else's.
+        ConfigError: other machines are told to dial it, and nobody said that they may.
+    """
+    if context.certificates == "external":
+        raise Missing(
+            f"context `{context.name}` does not own its certificates: its broker is somebody else's",
+            "make a fleet of your own with fleetctl init",
+        )
+    device, fleet = Endpoint.parse_url(context.device_broker), Endpoint.parse_url(context.broker)
+    if listen is None and not is_loopback(device.host):
+        raise ConfigError(
+            f"devices of context `{context.name}` dial `{device.host}`, but nobody said that other machines may",
+            "say where the broker may listen: fleetctl broker run --listen 0.0.0.0",
+        )
+    host = listen or (LOOPBACK if device.host == "localhost" else device.host)
+    layout = Layout(context.folder)
+    cert, key = layout.public(f"{BROKER}.pem"), layout.key(BROKER)
+    tenant = context.tenant
+    return BrokerConfig(
+        Listener(
+            host, device.port, cert, key, layout.device_ca, layout.device_lists, device_rules(tenant), identity_is_client_id=True
+        ),
+        Listener(
+            host, fleet.port, cert, key, layout.fleet_ca, layout.fleet_lists, fleet_rules(tenant), identity_is_client_id=False
+        ),
+        context.broker_folder,
+        allow_remote=listen is not None,
+    )
+
+
+def run_broker(
+    context: Context, engine: str | None = None, *, listen: str | None = None, requests: Requests | None = None
+) -> Iterator[BrokerEvent]:
+    """Run the broker of a context, and say what happens; it ends with SIGTERM or SIGINT, or when the iterator is closed.
+
+    `requests` takes the place of signals, which only the main thread receives.
+
+    Raises:
+        Conflict: it runs already.
+        Unavailable: a port is taken.
+        ConfigError: the engine is not installed, or a file of the context is missing.
+        FleetError: the broker ended by itself.
+    """
+    config = broker_config(context, listen)
+    chosen = choose_engine(engine)
+    with claimed(context.folder, context.name), _received(requests) as received:
+        state = BrokerState(os.getpid(), chosen, context.device_broker, context.broker)
+        publish(context.folder, state)
+        check_ports(config)
+        broker = _make(chosen, config)
+        # before the start: a list that is written meanwhile is newer than what we say that we have read
+        lists = _numbers(config)
+        broker.start()
+        try:
+            yield from _Supervisor(context.folder, config, broker, state, received).run(lists)
+        finally:
+            broker.stop()
+
+
+@dataclass(slots=True)
+class _Supervisor:
+    folder: Path
+    config: BrokerConfig
+    broker: Broker
+    state: BrokerState
+    requests: Requests
+
+    def run(self, lists: dict[str, int]) -> Iterator[BrokerEvent]:
+        yield self._say("listening", lists)
+        while True:
+            asked = self._asked()
+            if not asked:
+                if self.broker.wait(0):
+                    raise FleetError("the broker ended by itself", f"see {self.config.folder}")
+            elif asked & set(STOPS):
+                yield self._event("stopped")
+                return
+            else:
+                yield self._reload()
+
+    def _reload(self) -> BrokerEvent:
+        """Many requests may be served by one reload, because the numbers are read before it and never after."""
+        try:
+            lists = _numbers(self.config)
+            self.broker.reload()
+        except FleetError as error:
+            return self._say("reloadFailed", dict(self.state.lists), reloads=self.state.reloads + 1, error=error.message)
+        return self._say("reloaded", lists, reloads=self.state.reloads + 1)
+
+    def _asked(self) -> set[int]:
+        asked: set[int] = set()
+        try:
+            asked.add(self.requests.get(timeout=LOOK_SECONDS))
+            while True:
+                asked.add(self.requests.get_nowait())
+        except Empty:
+            return asked
+
+    def _say(self, event: str, lists: dict[str, int], *, reloads: int = 0, error: str | None = None) -> BrokerEvent:
+        held = self.state
+        self.state = BrokerState(held.pid, held.engine, held.device_url, held.fleet_url, lists, reloads, error)
+        publish(self.folder, self.state)
+        return self._event(event)
+
+    def _event(self, event: str) -> BrokerEvent:
+        state = self.state
+        engine: BrokerEngine = "builtin" if state.engine == "builtin" else "mosquitto"
+        return BrokerEvent(event, engine, state.device_url, state.fleet_url, dict(state.lists), error=state.error)
+
+
+def _make(engine: BrokerEngine, config: BrokerConfig) -> Broker:
+    if engine == "builtin":
+        from fleetctl.mqtt.builtin import BuiltinBroker
+
+        return BuiltinBroker(config)
+    from fleetctl.mqtt.mosquitto import Mosquitto
+
+    return Mosquitto(config)
+
+
+def _numbers(config: BrokerConfig) -> dict[str, int]:
+    return {name: number for listener in config.listeners for name, number in crl.read_numbers(listener.crl).items()}
+
+
+@contextmanager
+def _received(requests: Requests | None) -> Iterator[Requests]:
+    """The requests as they come; the handlers only note a signal, which they may do at any moment."""
+    if requests is not None:
+        yield requests
+        return
+    noted: Requests = SimpleQueue()
+    before = {number: signal.signal(number, lambda number, _: noted.put(number)) for number in (signal.SIGHUP, *STOPS)}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

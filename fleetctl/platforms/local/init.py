@@ -1,0 +1,212 @@
+"""Making a context: a fleet of one's own, or a broker and a PKI that exist already."""
+
+import getpass
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from fleetctl import config, files
+from fleetctl.config import Context, Paths
+from fleetctl.errors import Conflict, UsageError
+from fleetctl.model.certificate import check_operator
+from fleetctl.model.device import check_level, is_level, printable
+from fleetctl.mqtt.endpoint import Endpoint
+from fleetctl.platforms.local.existing import check_identity, first_name
+from fleetctl.platforms.local.founding import OPERATOR, make_identities, make_signing_keys
+from fleetctl.platforms.local.layout import KEYS, PKI, REGISTRY, RELEASES, Layout
+from fleetctl.platforms.local.staging import is_vacant, staged
+from fleetctl.registry import Registry
+
+DEFAULT_BROKER = "mqtts://localhost:8883"
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+STAGING = ".init-"
+LOCK = ".init.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class ContextMade:
+    """A context that was made; `operator` is as whom fleetctl connects, `current` whether verbs without `--context` use it."""
+
+    name: str
+    current: bool
+    tenant: str
+    broker: str
+    device_broker: str
+    artifacts: str | None
+    certificates: Literal["local", "external"]
+    operator: str | None
+    folder: str
+
+
+def create_context(
+    name: str,
+    tenant: str,
+    broker: str = DEFAULT_BROKER,
+    operator: str | None = None,
+    *,
+    artifacts: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> ContextMade:
+    """Make a fleet of one's own, whole or not at all.
+
+    `broker` is where devices will dial; the fleet's own listener is on the next port, artifacts are on the one after it.
+    `operator` is the name of whoever runs this, else the login name.
+
+    Raises:
+        Conflict: the context exists already; nothing is changed.
+        UsageError: a name or an address is not one.
+    """
+    paths, folder = _place(name, tenant, environ)
+    dialled = _own_endpoint(broker)
+    person = check_operator(operator or _login_name())
+    context = Context(
+        name,
+        tenant,
+        _url("mqtts", dialled.host, dialled.port + 1),
+        _url("mqtts", dialled.host, dialled.port),
+        artifacts or _url("https", dialled.host, dialled.port + 2),
+        folder,
+        ca=Layout(folder).fleet_ca,
+        cert=Layout(folder).public(f"{OPERATOR}.pem"),
+        key=Layout(folder).key(OPERATOR),
+    )
+    names = (dialled.host, *LOCAL_NAMES, urlsplit(context.artifacts).hostname or dialled.host)
+
+    def fill(layout: Layout, registry: Registry) -> None:
+        make_signing_keys(layout, tenant)
+        make_identities(layout, registry, person, names, clock())
+
+    _install(context, paths, fill, environ)
+    return _made(context, person, environ)
+
+
+def adopt_context(
+    name: str,
+    tenant: str,
+    broker: str,
+    ca: Path | None,
+    *,
+    cert: Path | None = None,
+    key: Path | None = None,
+    username: str | None = None,
+    password_ref: str | None = None,
+    device_broker: str | None = None,
+    artifacts: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> ContextMade:
+    """Make a context for a broker and a PKI that exist already: their files are used where they are, identities stay theirs.
+
+    Raises:
+        Conflict: the context exists already; nothing is changed.
+        UsageError: the words do not go together.
+        ConfigError, NotFound, Denied: a file is missing, is not what it should be, or its certificate is out of date.
+    """
+    paths, folder = _place(name, tenant, environ)
+    if (cert is None) != (key is None):
+        raise UsageError("a certificate needs its key, and a key its certificate", "give both --cert and --key")
+    if (username is None) != (password_ref is None):
+        raise UsageError("a user name needs a password, and a password its user", "give both --username and --password-ref")
+    if cert is not None and username is not None:
+        raise UsageError("a certificate and a user name are two ways to log in", "give one of them")
+    endpoint = Endpoint.parse_url(broker)
+    if not endpoint.tls:
+        raise UsageError(f"{printable(broker)} is not encrypted", "give the broker's TLS port: mqtts://HOST:8883")
+    ca, cert, key = (None if path is None else path.expanduser().absolute() for path in (ca, cert, key))
+    check_identity(ca, cert, key, clock())
+    context = Context(
+        name,
+        tenant,
+        broker,
+        device_broker or broker,
+        artifacts or "",
+        folder,
+        certificates="external",
+        ca=ca,
+        cert=cert,
+        key=key,
+        username=username,
+        password_ref=password_ref,
+    )
+    _install(context, paths, lambda layout, _: make_signing_keys(layout, tenant), environ)
+    return _made(context, username or first_name(cert), environ)
+
+
+def _place(name: str, tenant: str, environ: Mapping[str, str] | None) -> tuple[Paths, Path]:
+    check_level("tenant", tenant)
+    paths = config.home(environ)
+    return paths, paths.folder(name)
+
+
+def _own_endpoint(broker: str) -> Endpoint:
+    endpoint = Endpoint.parse_url(broker)
+    if not endpoint.tls:
+        raise UsageError(f"{printable(broker)} is not encrypted", "a fleet of one's own speaks TLS: write mqtts://HOST:PORT")
+    if endpoint.port > 65533:
+        raise UsageError(f"port {endpoint.port} leaves no room", "the two ports after it are used too: choose a lower one")
+    return endpoint
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://{Endpoint(host, port)}"
+
+
+def _login_name() -> str:
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        name = ""
+    return name if is_level(name) and len(name) <= 61 else "admin"
+
+
+def _install(context: Context, paths: Paths, fill: Callable[[Layout, Registry], None], environ: Mapping[str, str] | None) -> None:
+    """Build beside the place and move it there last: what is interrupted leaves no context, and a repeat starts anew.
+
+    The configuration comes before the folder, because an entry without a folder is no context (`config.locate`), while a folder
+    without an entry would be keys that nobody finds.
+    """
+    files.private_folder(paths.data)
+    with files.lock(paths.data / LOCK):
+        _check_absent(context, paths, environ)
+        for abandoned in paths.data.glob(f"{STAGING}*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        with staged(context.folder, STAGING) as fresh:
+            for name in (KEYS, PKI, RELEASES):
+                files.private_folder(fresh / name)
+            with Registry.create(fresh / REGISTRY, context.tenant) as registry:
+                fill(Layout(fresh), registry)
+            config.save_context(context, environ)
+
+
+def _check_absent(context: Context, paths: Paths, environ: Mapping[str, str] | None) -> None:
+    if is_vacant(context.folder):
+        return
+    known = [each.name for each in config.contexts(environ)] if paths.config.exists() else []
+    if context.name in known:
+        raise Conflict(f"context `{context.name}` exists already", f"use it: fleetctl context use {context.name}")
+    raise Conflict(
+        f"`{context.folder}` exists already, and `{paths.config}` names no such context",
+        f"restore that file, or move the folder away: mv {context.folder} {context.folder}.old",
+    )
+
+
+def _made(context: Context, operator: str | None, environ: Mapping[str, str] | None) -> ContextMade:
+    """The record; the first context there is becomes the current one."""
+    if not config.home(environ).current.exists():
+        config.use_context(context.name, environ)
+    return ContextMade(
+        context.name,
+        config.current_name(environ) == context.name,
+        context.tenant,
+        context.broker,
+        context.device_broker,
+        context.artifacts or None,
+        context.certificates,
+        operator,
+        str(context.folder),
+    )
