@@ -48,7 +48,7 @@ def board(out: TextIO) -> Iterator[Draw]:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(file=out), refresh_per_second=8, transient=True) as live:
+    with Live(console=Console(file=out), refresh_per_second=8) as live:
         yield lambda bars, words: live.update(_picture(bars, words))
 
 
@@ -64,4 +64,4 @@ def _picture(bars: Sequence[Bar], words: str) -> "RenderableType":
             line.append(MARKS[kind] * cells, STYLES[kind])
         count = f"{bar.good + bar.bad}/{bar.total}" if bar.total else ""
         grid.add_row(Text(safe(bar.label)), line, Text(count), Text(safe(bar.note)))
-    return Group(grid, Text(safe(words), "dim", no_wrap=True, overflow="ellipsis"))
+    return Group(grid, Text(safe(words), "dim", no_wrap=True, overflow="ellipsis")) if words else grid

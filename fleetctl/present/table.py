@@ -1,6 +1,6 @@
 """Tables: our own, because a library's would cost more than the command itself."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fleetctl.present.text import cell, cut, safe, width
 from fleetctl.present.view import Field, lookup
@@ -43,9 +43,18 @@ def line(row: Sequence[str], widths: Sequence[int], limit: int | None) -> str:
 
 
 def sheet(record: object, columns: Sequence[Field], limit: int | None) -> Iterator[str]:
-    """Lines of one record: a key and its value on each."""
-    shown = [(column.title.capitalize(), text) for column, text in zip(columns, cells(record, columns), strict=True)]
-    margin = max((width(title) for title, _ in shown), default=0) + 1
-    for title, text in shown:
-        whole = f"{title}:{' ' * (margin - width(title))}{text}"
-        yield cut(whole, limit) if limit is not None else whole
+    """Lines of one record: a key and its value on each, and a line for each record within it."""
+    margin = max((width(column.title) for column in columns), default=0) + 2
+    for column in columns:
+        title = f"{column.title.capitalize()}:"
+        for text in _texts(column, lookup(record, column.key)):
+            whole = f"{title}{' ' * (margin - width(title))}{text}"
+            yield cut(whole, limit) if limit is not None else whole
+            title = ""
+
+
+def _texts(column: Field, value: object) -> list[str]:
+    """A value on as many lines as it has records."""
+    if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        return [cell(each) for each in value]
+    return [_shown(column, value)]

@@ -104,8 +104,9 @@ FOR_SELF_TESTS = {
 def test_the_reference_of_the_environment() -> None:
     rows = "".join(f"| `{name}` | {words} |\n" for name, words in ENVIRONMENT.items())
     told = "".join(f"| `{name}` | {words} |\n" for name, words in FOR_SELF_TESTS.items())
-    text = f"# Environment\n\n| variable | what it sets |\n|---|---|\n{rows}\nWhat `agent run --self-test COMMAND` tells the command:\n\n"
-    shipped("docs/reference/environment.md", f"{text}| variable | what it is |\n|---|---|\n{told}")
+    text = f"# Environment\n\n| variable | what it sets |\n|---|---|\n{rows}\n"
+    text += f"What `agent run --self-test COMMAND` tells the command:\n\n| variable | what it is |\n|---|---|\n{told}"
+    shipped("docs/reference/environment.md", text)
 
 
 def test_no_variable_is_read_that_the_reference_does_not_name() -> None:

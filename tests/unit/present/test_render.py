@@ -99,6 +99,10 @@ def test_values_become_records_with_camel_case_keys() -> None:
         plain(object())
 
 
+def test_a_record_within_a_record_has_its_own_line() -> None:
+    assert printed({"id": "a", "value": [{"x": 1}, {"x": 2}]}, Format.TABLE) == "Id:    a\nValue: x=1\n       x=2\n"
+
+
 def test_a_stream_prints_as_it_comes() -> None:
     out = io.StringIO()
     seen: list[str] = []
