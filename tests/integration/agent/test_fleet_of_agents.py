@@ -141,9 +141,10 @@ def _replaced(name: str, content: bytes) -> Any:
     ],
 )
 def test_a_bundle_that_is_not_whole_is_named_before_anything_connects(
-    fleet: Any, tmp_path: Path, spoil: Any, error: type[Exception], words: str
+    fleet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, error: type[Exception], words: str
 ) -> None:
-    place = tmp_path / "bundle"
+    monkeypatch.chdir(tmp_path)
+    place = Path("bundle")
     subprocess.run(["cp", "-rp", _whole(fleet), place], check=True)
     spoil(place)
     with pytest.raises(error, match=words):
