@@ -46,7 +46,8 @@ class Stand:
     def add(self, count: int, first: int = 1) -> list[str]:
         names = [f"pump-{number}" for number in range(first, first + count)]
         for name in names:
-            self.fleet.devices.add(name, device_type="pump", location="oslo", labels={}, bundle=self.folder / "bundles" / name)
+            bundle = self.folder / "bundles" / name
+            self.fleet.devices.add(name, device_type="pump", location=f"at-{name}", labels={}, bundle=bundle)
         return names
 
     def start_agents(self, names: list[str], label: str = "agents") -> Child:
@@ -77,7 +78,7 @@ class Acceptances:
 
     def __init__(self, session: Session, names: list[str]) -> None:
         self._session = session
-        session.subscribe([f"acme/oslo/pump/{name}/ota/status" for name in names])
+        session.subscribe([f"acme/at-{name}/pump/{name}/ota/status" for name in names])
 
     def count(self) -> Counter[tuple[str, int]]:
         """(device, attempt) of every `accepted` that was published; retained ones of before do not count."""

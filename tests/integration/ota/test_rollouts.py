@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 
 from fleetctl import config
 from fleetctl.demo import firmware
-from fleetctl.errors import Conflict, FleetError, Halted, Partial, Pending, Untrusted
+from fleetctl.demo.processes import Child
+from fleetctl.errors import Conflict, FleetError, Halted, Partial, Pending, Unavailable, Untrusted
 from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.local.init import adopt_context
 from fleetctl.platforms.protocol import Targets
@@ -79,7 +81,7 @@ def test_nothing_is_dispatched_while_no_device_could_fetch_the_image(stand: Stan
     plan = stand.plan(stand.release("2.0.0"))
     with pytest.raises(FleetError, match="does not answer"):
         list(stand.fleet.updates.start(RolloutRef(plan.id)))
-    topic = f"acme/oslo/pump/{names[0]}/ota/desired"
+    topic = f"acme/at-{names[0]}/pump/{names[0]}/ota/desired"
     assert topic not in stand.session().read_retained([topic])
 
 
@@ -160,19 +162,27 @@ def test_a_second_controller_cuts_the_first_off(stand: Stand) -> None:
 
 
 def test_a_device_that_was_away_during_a_halt_does_not_install_the_halted_release(stand: Stand) -> None:
-    names = stand.add(4)
-    away = stand.add(1, first=5)
-    agents = stand.start_agents([*names, *away], "all")
-    agents.stop()
-    stand.start_agents(names)
-    plan = stand.plan(stand.release("3.0.0", firmware.BROKEN), replace(QUICK, accept_within=2.0))
-    _, entry = drive(stand.fleet, RolloutRef(plan.id))
+    names = stand.add(5)
+    away = names[-1]
+    stand.start_agents(names, "all").stop()
+    stand.start_agents(names[:-1])
+    everyone_at_once = replace(QUICK, small_fleet=1, first_wave=5)
+    plan = stand.plan(stand.release("3.0.0", firmware.BROKEN), everyone_at_once)
+    events, entry = drive(stand.fleet, RolloutRef(plan.id))
     assert entry.state == "halted"
-    returned = stand.start_agents(away, "returned")
-    with pytest.raises(FleetError, match="not ready"):
-        returned.wait_for("update", 3.0)
-    stand.fleet.devices.refresh(stand.fleet.devices.resolve(Targets(words=away)))
-    assert stand.fleet.devices.show(away[0]).firmware == "1.0.0"
+    assert {event["deviceId"] for event in events if event["event"] == "offered"} == set(names)
+    assert away in {event["deviceId"] for event in events if event["event"] == "withdrawn"}
+    returned = stand.start_agents([away], "returned")
+    assert set(phases_told(returned, 2.0)) <= {"canceled"}
+    stand.fleet.devices.refresh(stand.fleet.devices.resolve(Targets(words=[away])))
+    assert stand.fleet.devices.show(away).firmware == "1.0.0"
+
+
+def phases_told(agents: Child, quiet: float) -> Iterator[str]:
+    """The phases that devices report, until nothing comes for `quiet` seconds."""
+    with suppress(Unavailable):
+        while True:
+            yield agents.wait_for("update", quiet)["phase"]
 
 
 def test_an_aborted_rollout_takes_back_what_it_offered(stand: Stand) -> None:
