@@ -76,11 +76,17 @@ def read_serials(path: Path) -> set[int]:
 def _read(path: Path) -> list[x509.CertificateRevocationList]:
     try:
         data = files.read_limited(path, CRL_LIMIT)
-        return [x509.load_pem_x509_crl(_BEGIN + part) for part in data.split(_BEGIN)[1:]]
+        lists = [x509.load_pem_x509_crl(_BEGIN + part) for part in data.split(_BEGIN)[1:]]
     except (ValueError, Malformed) as error:
-        raise ConfigError(
-            f"{printable(str(path))} is not a file of revocation lists", f"openssl crl -in {path} -noout -text"
-        ) from error
+        raise _damaged(path) from error
+    if not lists:
+        raise _damaged(path)
+    return lists
+
+
+def _damaged(path: Path) -> ConfigError:
+    hint = f"openssl crl -in {path} -noout -text"
+    return ConfigError(f"{printable(str(path))} is not a file of revocation lists", hint)
 
 
 def _issuer(crl: x509.CertificateRevocationList) -> str:

@@ -69,9 +69,10 @@ def test_a_file_of_several_lists_is_read_entire(tmp_path: Path, authority: Autho
     assert crl.read_serials(path) == {7, 9}
 
 
-def test_a_damaged_file_is_a_configuration_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [b"", b"hello", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"])
+def test_a_damaged_file_is_a_configuration_error(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "crl.pem"
-    path.write_bytes(b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+    path.write_bytes(data)
     with pytest.raises(ConfigError, match="revocation lists"):
         crl.read_numbers(path)
 

@@ -1,0 +1,356 @@
+"""`broker run` on a real context: who gets in, what a revocation does to it, and how it ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from fleetctl.config import Context, load_context
+from fleetctl.errors import ConfigError, Conflict, Denied, FleetError, Unavailable
+from fleetctl.model import topic
+from fleetctl.model.device import DevicePath
+from fleetctl.model.topic import Channel
+from fleetctl.mqtt.broker import find_mosquitto
+from fleetctl.mqtt.endpoint import Endpoint
+from fleetctl.mqtt.session import Session, open_session
+from fleetctl.platforms.local import running
+from fleetctl.platforms.local.broker import BrokerEvent, Requests, broker_config, run_broker
+from fleetctl.platforms.local.fleet import LocalFleet
+from fleetctl.platforms.local.init import create_context
+from fleetctl.platforms.local.layout import Layout
+from fleetctl.platforms.local.revocation import Revocation
+from fleetctl.wire import bundle
+
+PATIENCE = 20.0
+ENGINES = ["mosquitto", "builtin"]
+
+
+def free_port_of_three() -> int:
+    """A port that is free with the two after it, below those that the system hands out by itself."""
+    for port in range(20000 + os.getpid() % 3000 * 3, 32000, 3):
+        with suppress(OSError):
+            for each in range(port, port + 3):
+                socket.create_server(("127.0.0.1", each)).close()
+            return port
+    raise AssertionError("no free ports")
+
+
+@pytest.fixture
+def context() -> Context:
+    create_context("prod", "acme", f"mqtts://localhost:{free_port_of_three()}", "alice")
+    return load_context("prod")
+
+
+@pytest.fixture
+def fleet(context: Context) -> Iterator[LocalFleet]:
+    with LocalFleet(context) as opened:
+        yield opened
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    if name == "mosquitto" and find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    return name
+
+
+@pytest.fixture
+def new_device(fleet: LocalFleet, tmp_path: Path) -> Callable[[str], Endpoint]:
+    """Provisions a device and says where and as whom it connects."""
+
+    def make(device_id: str) -> Endpoint:
+        folder = tmp_path / device_id
+        fleet.devices.add(device_id, device_type="pump", location="oslo", labels={}, bundle=folder)
+        ca, cert, key = (folder / name for name in (bundle.AUTHORITY, bundle.CERTIFICATE, bundle.KEY))
+        return Endpoint.parse_url(fleet.context.device_broker, ca=ca, cert=cert, key=key)
+
+    return make
+
+
+class Running:
+    """A broker in a thread of this process: the signals that others send to this process become its requests."""
+
+    def __init__(self, context: Context, engine: str) -> None:
+        self.requests: Requests = SimpleQueue()
+        self._events: SimpleQueue[BrokerEvent | BaseException] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(context, engine))
+
+    def _run(self, context: Context, engine: str) -> None:
+        try:
+            for event in run_broker(context, engine, requests=self.requests):
+                self._events.put(event)
+        except BaseException as error:
+            self._events.put(error)
+
+    def next(self) -> BrokerEvent:
+        event = self._events.get(timeout=PATIENCE)
+        if isinstance(event, BaseException):
+            raise event
+        return event
+
+    def start(self) -> BrokerEvent:
+        self._thread.start()
+        return self.next()
+
+    def stop(self) -> None:
+        self.requests.put(signal.SIGTERM)
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def broker(context: Context, engine: str) -> Iterator[Running]:
+    made = Running(context, engine)
+    before = signal.signal(signal.SIGHUP, lambda number, _: made.requests.put(number))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        signal.signal(signal.SIGHUP, before)
+
+
+def connect(endpoint: Endpoint, name: str) -> Session:
+    return open_session(endpoint, "device", client_id=name, timeout=PATIENCE)
+
+
+def status_of(name: str) -> str:
+    return topic.of(DevicePath("acme", "oslo", "pump", name), Channel.STATUS)
+
+
+def wait_until_closed(session: Session) -> FleetError:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            session.receive(0.2)
+        except FleetError as error:
+            return error
+    raise AssertionError("the session was not cut")
+
+
+def wait_until_free(port: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"something still listens on {port}")
+
+
+def test_devices_and_operators_each_have_their_door(
+    context: Context, fleet: LocalFleet, new_device: Callable[[str], Endpoint], engine: str
+) -> None:
+    device = new_device("p-1")
+    with broker(context, engine):
+        with connect(device, "p-1") as session, fleet.open_session("test") as operator:
+            operator.subscribe(["acme/#"])
+            session.publish(status_of("p-1"), b"{}")
+            assert [each.topic for each in operator.receive(PATIENCE)] == [status_of("p-1")]
+            session.publish(status_of("p-2"), b"{}")
+            with pytest.raises(Denied):
+                session.flush()
+        wrong_doors = (
+            Endpoint.parse_url(context.broker, ca=device.ca, cert=device.cert, key=device.key),
+            Endpoint.parse_url(context.device_broker, ca=context.ca, cert=context.cert, key=context.key),
+        )
+        for endpoint in wrong_doors:
+            with pytest.raises(Denied):
+                connect(endpoint, "p-1").close()
+
+
+def test_a_revoked_device_is_cut_off_at_once_and_its_neighbour_is_not(
+    context: Context, fleet: LocalFleet, new_device: Callable[[str], Endpoint], engine: str
+) -> None:
+    bad, good = new_device("p-1"), new_device("p-2")
+    with broker(context, engine) as run, connect(good, "p-2") as neighbour:
+        live = connect(bad, "p-1")
+        try:
+            (report,) = fleet.certificates.revoke("p-1", "keyCompromise")
+            assert (report.broker_running, report.broker_reloaded, report.sessions_cut) == (True, True, True)
+            wait_until_closed(live)
+        finally:
+            live.close()
+        event = run.next()
+        assert (event.event, event.crl_numbers["device-issuing"]) == ("reloaded", report.crl_number)
+        with pytest.raises(Denied, match="revoked"):
+            connect(bad, "p-1").close()
+        neighbour.publish(status_of("p-2"), b"{}")
+        neighbour.flush()
+        assert neighbour.connection.connected
+
+
+def test_revocations_right_after_each_other_are_all_obeyed(
+    context: Context, fleet: LocalFleet, new_device: Callable[[str], Endpoint], engine: str
+) -> None:
+    devices = {name: new_device(name) for name in ("p-1", "p-2", "p-3", "p-4")}
+    with broker(context, engine):
+        for name in ("p-1", "p-2", "p-3"):
+            (report,) = fleet.certificates.revoke(name)
+            assert report.broker_reloaded
+            with pytest.raises(Denied, match="revoked"):
+                connect(devices[name], name).close()
+        connect(devices["p-4"], "p-4").close()
+
+
+def test_what_was_revoked_while_no_broker_ran_is_refused_by_the_next(
+    context: Context, fleet: LocalFleet, new_device: Callable[[str], Endpoint], engine: str
+) -> None:
+    bad, good = new_device("p-1"), new_device("p-2")
+    fleet.certificates.revoke("p-1")
+    with broker(context, engine):
+        with pytest.raises(Denied, match="revoked"):
+            connect(bad, "p-1").close()
+        connect(good, "p-2").close()
+
+
+def test_a_revoked_operator_is_refused_and_others_are_not(
+    context: Context, fleet: LocalFleet, tmp_path: Path, engine: str
+) -> None:
+    fleet.certificates.issue("op:bob", tmp_path / "bob")
+    bob = Endpoint.parse_url(
+        context.broker, ca=context.ca, cert=tmp_path / "bob" / "operator.pem", key=tmp_path / "bob" / "operator.key"
+    )
+    with broker(context, engine):
+        connect(bob, "fleetctl-bob").close()
+        (report,) = fleet.certificates.revoke("op:bob")
+        # an operator's client ids are random, so there is none that could be taken from mosquitto
+        assert report.sessions_cut is (engine == "builtin")
+        with pytest.raises(Denied, match="revoked"):
+            connect(bob, "fleetctl-bob").close()
+        fleet.open_session("test").close()
+
+
+def test_a_second_broker_of_the_same_context_is_a_conflict(context: Context, engine: str) -> None:
+    with broker(context, engine):
+        with pytest.raises(Conflict, match="runs already for context `prod`"):
+            next(iter(run_broker(context, engine, requests=SimpleQueue())))
+        assert running.running(context.folder) is not None
+
+
+def test_it_says_where_it_listens_and_leaves_no_state_behind(context: Context, engine: str) -> None:
+    run = Running(context, engine)
+    event = run.start()
+    assert (event.event, event.engine) == ("listening", engine)
+    assert (event.device_url, event.fleet_url) == (context.device_broker, context.broker)
+    assert event.in_memory
+    state = json.loads((context.folder / "broker.pid").read_text())
+    assert state["pid"] == os.getpid()
+    assert (state["engine"], state["deviceUrl"], state["fleetUrl"]) == (engine, context.device_broker, context.broker)
+    assert (context.folder / "broker.pid").stat().st_mode & 0o777 == 0o600
+    run.stop()
+    assert run.next().event == "stopped"
+    assert not (context.folder / "broker.pid").exists()
+    assert running.running(context.folder) is None
+
+
+def test_a_taken_port_is_named_and_nothing_is_left(context: Context, engine: str) -> None:
+    port = Endpoint.parse_url(context.broker).port
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(Unavailable, match=f"port {port} is taken"):
+        next(iter(run_broker(context, engine, requests=SimpleQueue())))
+    assert not (context.folder / "broker.pid").exists()
+
+
+def test_what_a_killed_broker_left_behind_stops_nobody(context: Context, engine: str) -> None:
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        stale = running.BrokerState(other.pid, engine, context.device_broker, context.broker)
+        running.publish(context.folder, stale)
+        assert running.running(context.folder) is None
+        told = running.have_it_read(context.folder, {"device-issuing": 99})
+        assert (told.running, told.reloaded) == (False, False)
+        assert other.poll() is None
+        with broker(context, engine):
+            state = running.running(context.folder)
+            assert state is not None
+            assert state.pid == os.getpid()
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_list_that_cannot_be_read_is_reported_to_whoever_revoked(
+    context: Context, fleet: LocalFleet, new_device: Callable[[str], Endpoint], engine: str
+) -> None:
+    new_device("p-1")
+    with broker(context, engine) as run:
+        Layout(context.folder).fleet_lists.write_text("damaged")
+        with pytest.raises(FleetError, match="has not taken it") as caught:
+            fleet.certificates.revoke("p-1")
+        assert run.next().event == "reloadFailed"
+        assert isinstance(caught.value.record, list)
+        (report,) = caught.value.record
+        assert isinstance(report, Revocation)
+        assert (report.broker_running, report.broker_reloaded, report.sessions_cut) == (True, False, False)
+        # the next attempt, with the file mended, is judged by itself
+        fleet.certificates.revoke("op:alice")
+        (again,) = fleet.certificates.revoke("p-1")
+        assert (again.outcome, again.broker_reloaded) == ("unchanged", True)
+
+
+def test_a_context_that_others_dial_is_not_opened_to_them_unasked(engine: str) -> None:
+    create_context("wide", "acme", "mqtts://broker.example.org:9000")
+    wide = load_context("wide")
+    with pytest.raises(ConfigError, match="nobody said that other machines may") as caught:
+        broker_config(wide)
+    assert "--listen" in caught.value.hint
+    assert broker_config(wide, "0.0.0.0").allow_remote  # noqa: S104
+
+
+SCRIPT = """
+import sys
+from fleetctl.config import load_context
+from fleetctl.platforms.local.broker import run_broker
+for event in run_broker(load_context("prod"), sys.argv[1]):
+    print(event.event, flush=True)
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process_cleanly(context: Context, engine: str, ending: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, engine], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == "reloaded\n"
+        process.send_signal(ending)
+        assert process.stdout.read() == "stopped\n"
+        assert process.wait(PATIENCE) == 0
+    socket.create_server(("127.0.0.1", Endpoint.parse_url(context.device_broker).port)).close()
+    assert not (context.folder / "broker.pid").exists()
+
+
+def test_a_killed_process_leaves_no_broker_behind(context: Context, engine: str) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, engine], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        process.kill()
+    assert running.running(context.folder) is None
+    wait_until_free(Endpoint.parse_url(context.device_broker).port)
+    with broker(context, engine):
+        pass
+
+
+def test_an_engine_that_dies_is_reported(context: Context) -> None:
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    events = run_broker(context, "mosquitto", requests=SimpleQueue())
+    assert next(events).event == "listening"
+    children = subprocess.run(["pgrep", "-P", str(os.getpid()), "mosquitto"], capture_output=True, text=True, check=False)
+    for pid in children.stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
+    with pytest.raises(FleetError, match="ended by itself"):
+        next(events)
+    assert not (context.folder / "broker.pid").exists()
