@@ -38,6 +38,7 @@ EVENT = View(
         Field("*", help="What belongs to the event.", header="DETAILS", show=_rest),
     ),
     id="deviceId",
+    open=True,
 )
 State = Annotated[Path | None, typer.Option("--state", metavar="DIR", help="Where slots, records and twins are kept.")]
 RebootDelay = Annotated[float, duration_option("--reboot-delay", help="How long a reboot takes.", shown="1s")]

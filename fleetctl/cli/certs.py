@@ -46,7 +46,7 @@ REVOCATION = View(
     "revocation",
     (
         Field("subject"),
-        Field("serial"),
+        Field("serials", "array"),
         Field("outcome", help="revoked or unchanged."),
         Field("reason", wide=True),
         Field("revokedAt"),

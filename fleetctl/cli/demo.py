@@ -30,6 +30,7 @@ EVENT = View(
         Field("*", header="DETAILS", show=_rest),
     ),
     id="event",
+    open=True,
 )
 SUMMARY = View(
     "demo",

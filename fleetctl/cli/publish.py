@@ -23,8 +23,8 @@ PREFIX = "commands/"
 RESULT = View(
     "commandResult",
     (
-        Field("id", help="The device, or the topic."),
-        Field("command", nullable=True),
+        Field("id", help="The device."),
+        Field("command"),
         Field("status", help="sent, accepted, succeeded, failed, rejected, timedOut, offline or unknown."),
         Field("session", help="The session that the command was meant for.", wide=True, nullable=True),
         Field("result", "any", help="What the device answered.", nullable=True),

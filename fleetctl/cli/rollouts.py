@@ -61,8 +61,8 @@ ROLLOUT = View(
 EVENT = View(
     "rolloutEvent",
     (
-        Field("timestamp"),
-        Field("rolloutId", header="ROLLOUT"),
+        Field("timestamp", nullable=True),
+        Field("rolloutId", header="ROLLOUT", nullable=True),
         Field("event", help="offered, withdrawn, device, wave, paused, halted, completed, …"),
         Field("deviceId", header="DEVICE", nullable=True),
         Field("stage", nullable=True),
@@ -71,6 +71,7 @@ EVENT = View(
         Field("why", nullable=True),
     ),
     id="rolloutId",
+    open=True,
 )
 
 PlanFile = Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="The plan: plan.json.")]

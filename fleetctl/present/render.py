@@ -7,7 +7,7 @@ from fleetctl.errors import UsageError
 from fleetctl.present.format import Format
 from fleetctl.present.table import cells, line, sheet, table
 from fleetctl.present.text import json_text, needs_escapes, safe, width
-from fleetctl.present.view import As, Field, View, lookup
+from fleetctl.present.view import As, Field, View, lookup, plain
 
 
 class Page(NamedTuple):
@@ -35,9 +35,9 @@ def render(result: object, view: View, page: Page, *, final: bool = False) -> No
     elif isinstance(result, Iterator):
         _stream(result, view, page, final)
     elif isinstance(result, list | tuple):
-        _many([view.plain(each) for each in result], view, page)
+        _many([plain(each) for each in result], view, page)
     else:
-        _one(view.plain(result), view, page)
+        _one(plain(result), view, page)
     page.out.flush()
 
 
@@ -99,7 +99,7 @@ def _stream(stream: Iterator[object], view: View, page: Page, final: bool) -> No
         for each in stream:
             kind, value = (each.view, each.value) if isinstance(each, As) else (view, each)
             page.write(["---"] if page.format is Format.YAML else [])
-            _element(kind.plain(value), kind, page)
+            _element(plain(value), kind, page)
             page.out.flush()
 
 
@@ -120,7 +120,7 @@ def _rolling(stream: Iterator[object], view: View, page: Page) -> None:
             page.write([""] if header else [])
             render(each, each.view, page)
             continue
-        row = cells(view.plain(each), columns)
+        row = cells(plain(each), columns)
         widths = [max(seen, width(text)) for seen, text in zip(widths, row, strict=True)]
         if not header:
             page.write([line([column.title for column in columns], widths, page.limit)])

@@ -30,19 +30,18 @@ class Field(NamedTuple):
 
 
 class View(NamedTuple):
-    """The records of one kind: `name` names its schema, `id` the key that `-o name` prints."""
+    """The records of one kind: `name` names its schema, `id` the key that `-o name` prints.
+
+    `open` records are events: they have keys beyond these, and those that may be null may be absent.
+    """
 
     name: str
     fields: tuple[Field, ...]
     id: str = "id"
-    record: Callable[[object], Mapping[str, object]] | None = None
+    open: bool = False
 
     def keys(self) -> tuple[str, ...]:
         return tuple(each.key for each in self.fields)
-
-    def plain(self, value: object) -> object:
-        """The value as it is printed: a mapping of camelCase keys."""
-        return plain(self.record(value) if self.record and not isinstance(value, Mapping) else value)
 
     def chosen(self, names: tuple[str, ...], wide: bool) -> tuple[Field, ...]:
         """The columns that `--columns` names, or those of the table."""

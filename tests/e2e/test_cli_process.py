@@ -151,7 +151,7 @@ def test_an_operator_gets_a_folder_and_a_revocation_a_number(fleet: Fleetctl, tm
     revoked = fleet("certs", "revoke", "op:alice", "--reason", "keyCompromise", "-o", "json").json()
     assert set(revoked[0]) == {
         "subject",
-        "serial",
+        "serials",
         "outcome",
         "reason",
         "revokedAt",

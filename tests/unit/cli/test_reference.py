@@ -133,7 +133,7 @@ def schema(view: View) -> dict[str, Any]:
         "title": view.name,
         "type": "object",
         "properties": {field.key: _property(field) for field in fields},
-        "required": [field.key for field in fields if not field.nullable or field.kind != "any"],
+        "required": [field.key for field in fields if not (view.open and field.nullable)],
     }
 
 

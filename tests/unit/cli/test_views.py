@@ -1,0 +1,50 @@
+"""Views name the keys that records have: a record that changed must change what is promised of it."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from fleetctl.cli import broker, certs, init, ota, provision, publish, rollouts, tail, twin
+from fleetctl.platforms import protocol, updates
+from fleetctl.platforms.local.broker import BrokerEvent
+from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
+from fleetctl.platforms.local.init import ContextMade
+from fleetctl.platforms.local.revocation import Revocation
+from fleetctl.present.view import View, camel
+
+PAIRS: list[tuple[View, Any]] = [
+    (provision.DEVICE, protocol.DeviceEntry),
+    (provision.DETAIL, protocol.DeviceDetail),
+    (provision.PROVISIONED, protocol.Provisioned),
+    (provision.IMPORTED, protocol.Imported),
+    (provision.REMOVED, protocol.Removed),
+    (twin.TWIN, protocol.Twin),
+    (twin.CHANGE, protocol.TwinChange),
+    (twin.DIFFERENCE, protocol.TwinDifference),
+    (publish.RESULT, protocol.CommandResult),
+    (publish.PUBLISHED, protocol.RawPublished),
+    (tail.MESSAGE, protocol.TailRecord),
+    (ota.RELEASE, updates.ReleaseEntry),
+    (rollouts.PLAN, updates.PlanEntry),
+    (rollouts.ROLLOUT, updates.RolloutEntry),
+    (certs.CERTIFICATE, CertificateEntry),
+    (certs.DETAIL, CertificateDetail),
+    (certs.ISSUED, Issued),
+    (certs.REVOCATION, Revocation),
+    (init.MADE, ContextMade),
+    (broker.EVENT, BrokerEvent),
+]
+
+
+@pytest.mark.parametrize(("view", "record"), PAIRS, ids=lambda each: getattr(each, "name", ""))
+def test_a_view_names_the_keys_of_its_record(view: View, record: Any) -> None:
+    assert set(view.keys()) == {camel(each.name) for each in fields(record)}
+    assert view.id in view.keys()
+
+
+@pytest.mark.parametrize(("view", "record"), PAIRS, ids=lambda each: getattr(each, "name", ""))
+def test_a_view_says_where_a_key_may_be_null(view: View, record: Any) -> None:
+    optional = {camel(each.name) for each in fields(record) if "None" in str(each.type)}
+    anything = {each.key for each in view.fields if each.kind == "any"}
+    assert {each.key for each in view.fields if each.nullable} - anything == optional - anything
