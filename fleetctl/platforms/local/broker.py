@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -89,7 +89,7 @@ def run_broker(
     """
     config = broker_config(context, listen)
     chosen = choose_engine(engine)
-    with claimed(context.folder, context.name), _received(requests) as received:
+    with _received(requests) as received, claimed(context.folder, context.name):
         state = BrokerState(os.getpid(), chosen, context.device_broker, context.broker)
         publish(context.folder, state)
         check_ports(config)
@@ -145,7 +145,11 @@ class _Supervisor:
     def _say(self, event: str, lists: dict[str, int], *, reloads: int = 0, error: str | None = None) -> BrokerEvent:
         held = self.state
         self.state = BrokerState(held.pid, held.engine, held.device_url, held.fleet_url, lists, reloads, error)
-        publish(self.folder, self.state)
+        try:
+            publish(self.folder, self.state)
+        except FleetError as failure:
+            # whoever waits for this state gives up and says so; clients need not suffer for it
+            self.state = replace(self.state, error=failure.message)
         return self._event(event)
 
     def _event(self, event: str) -> BrokerEvent:

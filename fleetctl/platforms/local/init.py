@@ -131,10 +131,17 @@ def adopt_context(
         cert=cert,
         key=key,
         username=username,
-        password_ref=password_ref,
+        password_ref=_settled(password_ref),
     )
     _install(context, paths, lambda layout, _: make_signing_keys(layout, tenant), environ)
     return _made(context, username or first_name(cert), environ)
+
+
+def _settled(reference: str | None) -> str | None:
+    """A reference that means the same wherever fleetctl is started."""
+    if reference is None or not reference.startswith("file:"):
+        return reference
+    return f"file:{Path(reference.removeprefix('file:')).expanduser().absolute()}"
 
 
 def _place(name: str, tenant: str, environ: Mapping[str, str] | None) -> tuple[Paths, Path]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleetctl import files
-from fleetctl.errors import Conflict, FleetError, Malformed, NotFound
+from fleetctl.errors import Conflict, Denied, Malformed, NotFound
 from fleetctl.wire.document import parse_json
 from fleetctl.wire.fields import object_fields
 
@@ -86,7 +86,7 @@ class Obedience:
 @contextmanager
 def claimed(folder: Path, context: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
     """Be the one broker of a context; raises `Conflict` while another process is."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open(folder / LOCK, os.O_CREAT)
     try:
         _lock(descriptor, folder, context, sleep)
         # what one that was killed has left behind
@@ -134,11 +134,9 @@ def running(folder: Path) -> BrokerState | None:
 
 def _is_held(lock: Path) -> bool:
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+        descriptor = _open(lock)
+    except NotFound:
         return False
-    except OSError as error:
-        raise FleetError(f"cannot look at `{lock}`: {(error.strerror or '').lower()}", f"ls -l {lock}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -146,6 +144,15 @@ def _is_held(lock: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _open(lock: Path, flags: int = 0) -> int:
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    except FileNotFoundError as error:
+        raise NotFound(f"no file `{lock}`", f"ls -ld {lock.parent}") from error
+    except OSError as error:
+        raise Denied(f"cannot open `{lock}`: {(error.strerror or 'unknown reason').lower()}", f"ls -l {lock}") from error
 
 
 def have_it_read(

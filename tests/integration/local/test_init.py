@@ -291,6 +291,13 @@ def test_a_user_name_keeps_its_password_where_it_is(theirs: Theirs, monkeypatch:
     assert all(b"hunter2" not in each.read_bytes() for each in folder().rglob("*") if each.is_file())
 
 
+def test_a_password_file_is_found_from_everywhere(theirs: Theirs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(theirs.folder)
+    adopt_context("plant", "acme", URL, Path("ca.pem"), username="svc", password_ref="file:password")
+    context = config.load_context("plant")
+    assert (context.password_ref, context.ca) == (f"file:{theirs.folder}/password", theirs.ca)
+
+
 def test_adopting_again_is_a_conflict(theirs: Theirs) -> None:
     adopt_context("plant", "acme", URL, theirs.ca)
     with pytest.raises(Conflict):
