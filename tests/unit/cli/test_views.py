@@ -39,8 +39,9 @@ PAIRS: list[tuple[View, Any]] = [
 
 @pytest.mark.parametrize(("view", "record"), PAIRS, ids=lambda each: getattr(each, "name", ""))
 def test_a_view_names_the_keys_of_its_record(view: View, record: Any) -> None:
-    assert set(view.keys()) == {camel(each.name) for each in fields(record)}
-    assert view.id in view.keys()
+    keys = set(view.keys())
+    assert keys == {camel(each.name) for each in fields(record)}
+    assert view.id in keys
 
 
 @pytest.mark.parametrize(("view", "record"), PAIRS, ids=lambda each: getattr(each, "name", ""))
