@@ -64,6 +64,7 @@ def run(devices: int = 30, *, engine: str | None = None, keep: bool = False) -> 
             if entry.state != expected or not entry.settled:
                 raise FleetError(f"the rollout of `{entry.release}` is {entry.state}, not {expected}: {entry.reason}")
             entries.append(entry)
+        yield _fallen_back(stage, entries)
         summary = _summary(stage, devices, entries, monotonic() - begun)
         if keep:
             yield {"event": "kept", "lines": _lines(stage)}
@@ -128,6 +129,17 @@ def _roll_out(stage: Stage, version: str, self_test: str) -> Generator[Record, N
     if entry is None:
         raise FleetError(f"the rollout of `{release.name}` did not begin")
     return entry
+
+
+def _fallen_back(stage: Stage, entries: Sequence[RolloutEntry]) -> Record:
+    """What devices run after a release that they gave up; raises `FleetError` unless it is the one before."""
+    good = entries[0].release.partition("@")[2]
+    targets = Targets(selector=f"type={DEVICE_TYPE}")
+    stage.fleet.devices.refresh(stage.fleet.devices.resolve(targets))
+    others = [device.id for device in stage.fleet.devices.list(targets) if device.firmware != good]
+    if others:
+        raise FleetError(f"{len(others)} devices do not run {good}: {', '.join(others[:5])}")
+    return {"event": "fellBack", "devices": entries[-1].failed, "release": entries[0].release}
 
 
 def _ended(entry: RolloutEntry) -> Record:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +22,7 @@ from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.local.init import adopt_context
 from fleetctl.platforms.protocol import Targets
 from fleetctl.platforms.updates import RolloutEntry, RolloutRef
-from tests.integration.ota.stand import QUICK, Acceptances, Stand
+from tests.integration.ota.stand import HEARTBEAT, QUICK, Acceptances, Stand
 
 
 def drive(fleet: LocalFleet, ref: RolloutRef, timeout: float = 60.0) -> tuple[list[dict[str, Any]], RolloutEntry]:
@@ -228,3 +229,60 @@ def test_a_plan_that_somebody_edited_is_refused(stand: Stand, tmp_path: Path) ->
     file.write_text(json.dumps(document))
     with pytest.raises(FleetError, match="not the plan that was signed"):
         list(stand.fleet.updates.start(RolloutRef(plan=file)))
+
+
+def test_steps_alone_bring_a_rollout_to_its_end(stand: Stand) -> None:
+    stand.start_agents(stand.add(3))
+    stand.run("serve", "ota", "serve", "--context", "test").wait_for("serving", 10.0)
+    plan = stand.plan(stand.release("2.0.0"))
+    deadline = time.monotonic() + 60
+    state = ""
+    while state != "completed" and time.monotonic() < deadline:
+        *_, entry = stand.fleet.updates.step(RolloutRef(plan.id))
+        assert isinstance(entry, RolloutEntry)
+        state = entry.state
+        time.sleep(HEARTBEAT)
+    assert (state, entry.succeeded) == ("completed", 3)
+
+
+def test_whoever_watches_sees_the_rollout_and_does_not_drive_it(stand: Stand) -> None:
+    stand.start_agents(stand.add(3))
+    plan = stand.plan(stand.release("2.0.0"))
+    environ = {**os.environ, **stand.environ, "FLEETCTL_CONTEXT": "test"}
+    words = [sys.executable, "-m", "fleetctl", "ota", "watch", plan.id, "-o", "jsonl"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environ, text=True) as watcher:
+        _, entry = drive(stand.fleet, RolloutRef(plan.id))
+        output, _ = watcher.communicate(timeout=30)
+    assert watcher.returncode == 0
+    *events, last = [json.loads(line) for line in output.splitlines()]
+    assert (last["state"], last["succeeded"]) == ("completed", 3)
+    assert entry.state == "completed"
+    assert {event["deviceId"] for event in events if event.get("stage") == "succeeded"} == {"pump-1", "pump-2", "pump-3"}
+
+
+def start(stand: Stand, *words: str) -> tuple[int, dict[str, Any], str]:
+    """What `ota start --wait -o json` ends with: exit status, the last record, stderr."""
+    command = [sys.executable, "-m", "fleetctl", "ota", "start", *words, "--wait", "--yes", "-o", "json"]
+    command += ["--soak", "0s", "--heartbeats", "1", "--context", "test"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **stand.environ}, timeout=90, check=False)
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def test_the_exit_status_says_how_the_rollout_ended(stand: Stand) -> None:
+    names = stand.add(3)
+    agents = stand.start_agents(names)
+    good, bad = stand.release("2.0.0"), stand.release("3.0.0", firmware.BROKEN)
+    status, record, _ = start(stand, good, "-l", "type=pump")
+    assert (status, record["state"], record["succeeded"]) == (0, "completed", 3)
+    status, record, errors = start(stand, bad, "-l", "type=pump")
+    assert (status, record["state"], record["failed"]) == (9, "halted", 2)
+    assert json.loads(errors.splitlines()[-1])["error"]["code"] == "halted"
+    agents.stop()
+    later = stand.release("3.0.1")
+    status, record, errors = start(stand, later, *names, "--timeout", "1s")
+    assert (status, record["state"]) == (10, "running")
+    assert f"fleetctl ota resume {record['id']}" in errors
+    list(stand.fleet.updates.abort(RolloutRef(record["id"])))
+    stand.start_agents(names[:2], "some")
+    status, record, _ = start(stand, later, *names, "--accept-within", "1s", "--timeout", "60s")
+    assert (status, record["state"], record["succeeded"], record["untouched"]) == (8, "completed", 2, 1)
