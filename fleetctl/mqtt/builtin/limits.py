@@ -1,0 +1,27 @@
+"""How much of everything the broker takes: it lives in memory, and any client may be hostile."""
+
+from dataclasses import dataclass
+
+from fleetctl.wire.document import PAYLOAD_LIMIT
+
+HEADERS = 4096
+LEVEL_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds."""
+
+    packet: int = PAYLOAD_LIMIT + HEADERS
+    window: int = 100
+    queue_messages: int = 10_000
+    queue_bytes: int = 64 << 20
+    all_queues_bytes: int = 256 << 20
+    retained_messages: int = 200_000
+    retained_bytes: int = 256 << 20
+    subscriptions: int = 50_000
+    sessions: int = 20_000
+    connections: int = 4_096
+    session_expiry: int = 7 * 86_400
+    connect_seconds: float = 10.0
+    stalled_seconds: float = 60.0

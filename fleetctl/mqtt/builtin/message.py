@@ -1,0 +1,86 @@
+"""A message on its way through the broker."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Self
+
+from fleetctl.mqtt.codec import PublishPacket, QoS, Will, encode
+
+OVERHEAD = 256
+QOS = (QoS.AT_MOST_ONCE, QoS.AT_LEAST_ONCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What was published, by whom (`origin`, a client id) and until when it is worth anything (`expires_at`, monotonic)."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    origin: str
+    expires_at: float | None
+    payload_format: int
+    content_type: str | None
+    response_topic: str | None
+    correlation: bytes | None
+    user_properties: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def take(cls, topic: str, source: PublishPacket | Will, origin: str, now: float) -> Self:
+        """The message that a PUBLISH or a will carries."""
+        lifetime = source.message_expiry_interval
+        return cls(
+            topic=topic,
+            payload=source.payload or b"",
+            qos=int(source.qos),
+            retain=source.retain,
+            origin=origin,
+            expires_at=None if lifetime is None else now + lifetime,
+            payload_format=int(source.payload_format_indicator),
+            content_type=source.content_type,
+            response_topic=source.response_topic,
+            correlation=source.correlation_data,
+            user_properties=tuple(source.user_properties),
+        )
+
+    @property
+    def size(self) -> int:
+        """About the bytes of memory that it takes."""
+        extra = sum(len(key) + len(value) for key, value in self.user_properties) + len(self.correlation or b"")
+        return len(self.payload) + len(self.topic) + extra + OVERHEAD
+
+    def expired(self, now: float) -> bool:
+        return self.expires_at is not None and now >= self.expires_at
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A message for one session; `packet_id` 0 means that it was never sent."""
+
+    message: Message
+    qos: int
+    retain: bool
+    identifiers: tuple[int, ...] = ()
+    packet_id: int = 0
+
+    def encode(self, now: float, *, again: bool) -> bytes:
+        """Its PUBLISH packet, with the lifetime that is left (MQTT 5.0 section 3.3.2.3.3)."""
+        message = self.message
+        return encode(
+            PublishPacket(
+                message.topic,
+                message.payload,
+                qos=QOS[self.qos],
+                retain=self.retain,
+                packet_id=self.packet_id or None,
+                duplicate=again,
+                payload_format_indicator=message.payload_format,
+                message_expiry_interval=None if message.expires_at is None else max(0, ceil(message.expires_at - now)),
+                content_type=message.content_type,
+                response_topic=message.response_topic,
+                correlation_data=message.correlation,
+                subscription_ids=list(self.identifiers),
+                user_properties=list(message.user_properties),
+            )
+        )

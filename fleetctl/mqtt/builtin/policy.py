@@ -1,0 +1,67 @@
+"""What one identity may do at one listener: the rules of `fleetctl.model.access`, remembered by topic."""
+
+from collections.abc import Mapping
+from itertools import zip_longest
+
+from fleetctl.model.access import IDENTITY, Action, Rule, allowed
+
+REMEMBERED = 4096
+
+
+class Policy:
+    """Rules bound to an identity."""
+
+    def __init__(self, rules: tuple[Rule, ...], identity: str) -> None:
+        self.identity = identity
+        self._rules = rules
+        self._known: dict[tuple[Action, str], bool] = {}
+
+    def may_write(self, topic: str) -> bool:
+        return self._ask(Action.WRITE, topic)
+
+    def may_read(self, topic: str) -> bool:
+        return self._ask(Action.READ, topic)
+
+    def may_subscribe(self, pattern: str) -> bool:
+        """Whether the filter could ever deliver something readable; each delivery is asked about again."""
+        readable = (rule.pattern for rule in self._rules if rule.action == Action.READ)
+        return any(overlaps(pattern, fill(rule, self.identity)) for rule in readable)
+
+    def _ask(self, action: Action, topic: str) -> bool:
+        answer = self._known.get((action, topic))
+        if answer is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            answer = self._known[action, topic] = allowed(self._rules, self.identity, action, topic)
+        return answer
+
+
+def fill(pattern: str, identity: str) -> str:
+    return "/".join(identity if level == IDENTITY else level for level in pattern.split("/"))
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Whether some topic matches both filters."""
+    if _hides(one, other) or _hides(other, one):
+        return False
+    for left, right in zip_longest(one.split("/"), other.split("/")):
+        if "#" in (left, right):
+            return True
+        if left is None or right is None or ("+" not in (left, right) and left != right):
+            return False
+    return True
+
+
+def _hides(pattern: str, other: str) -> bool:
+    return other.startswith("$") and pattern[:1] in ("+", "#")
+
+
+def identity_of(certificate: Mapping[str, object]) -> str | None:
+    """The one common name of a verified certificate (as `ssl` describes it); None where it is unfit to be in a topic."""
+    subject = certificate.get("subject")
+    if not isinstance(subject, tuple):
+        return None
+    names = [value for part in subject for key, value in part if key == "commonName"]
+    if len(names) != 1 or not names[0] or set(names[0]) & set("/+#\0") or not names[0].isprintable():
+        return None
+    return str(names[0])

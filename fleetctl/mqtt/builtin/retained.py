@@ -1,0 +1,96 @@
+"""The last retained message of every topic: a tree of topics, walked once per filter."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fleetctl.mqtt.builtin.limits import Limits
+from fleetctl.mqtt.builtin.message import Message
+
+
+@dataclass(slots=True)
+class _Node:
+    children: dict[str, "_Node"] = field(default_factory=dict)
+    message: Message | None = None
+
+
+class Retained:
+    """At most so many messages and bytes of them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._root = _Node()
+        self._topics: dict[str, Message] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._topics)
+
+    def store(self, message: Message) -> bool:
+        """Keep it instead of the one before, or clear its topic when it is empty; False where there is no room."""
+        if not message.payload:
+            self.clear(message.topic)
+            return True
+        before = self._topics.get(message.topic)
+        size = self._bytes + message.size - (before.size if before else 0)
+        if size > self._limits.retained_bytes or (before is None and len(self._topics) >= self._limits.retained_messages):
+            return False
+        node = self._root
+        for level in message.topic.split("/"):
+            node = node.children.setdefault(level, _Node())
+        node.message = self._topics[message.topic] = message
+        self._bytes = size
+        return True
+
+    def clear(self, topic: str) -> None:
+        message = self._topics.pop(topic, None)
+        if message is None:
+            return
+        self._bytes -= message.size
+        levels = topic.split("/")
+        path = [self._root]
+        for level in levels:
+            path.append(path[-1].children[level])
+        path[-1].message = None
+        for level, node, parent in zip(reversed(levels), reversed(path), reversed(path[:-1]), strict=False):
+            if node.children or node.message:
+                return
+            del parent.children[level]
+
+    def drop_expired(self, now: float) -> None:
+        for topic in [topic for topic, message in self._topics.items() if message.expired(now)]:
+            self.clear(topic)
+
+    def match(self, pattern: str, now: float) -> Iterator[Message]:
+        """The messages on topics that the filter matches."""
+        for node in self._nodes(pattern):
+            if node.message is not None and not node.message.expired(now):
+                yield node.message
+
+    def _nodes(self, pattern: str) -> Iterator[_Node]:
+        nodes = [self._root]
+        for depth, level in enumerate(pattern.split("/")):
+            if level == "#":
+                yield from _below(nodes, depth)
+                return
+            if level == "+":
+                nodes = [child for node in nodes for child in _children(node, depth)]
+            else:
+                nodes = [child for node in nodes if (child := node.children.get(level))]
+        yield from nodes
+
+
+def _children(node: _Node, depth: int) -> Iterator[_Node]:
+    """What a wildcard at `depth` matches: not the `$` topics at the first level."""
+    for level, child in node.children.items():
+        if depth or not level.startswith("$"):
+            yield child
+
+
+def _below(nodes: list[_Node], depth: int) -> Iterator[_Node]:
+    pending = [child for node in nodes for child in _children(node, depth)]
+    if depth:
+        yield from nodes
+    while pending:
+        node = pending.pop()
+        yield node
+        pending.extend(node.children.values())

@@ -1,0 +1,187 @@
+"""The sockets of the broker: asyncio, TLS, and back-pressure. One event loop, no decisions."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from fleetctl.mqtt.builtin.connection import ADMINISTRATIVE_ACTION, SHUTTING_DOWN, Connection, Door
+from fleetctl.mqtt.builtin.hub import Hub
+from fleetctl.mqtt.builtin.limits import Limits
+from fleetctl.mqtt.builtin.policy import identity_of
+
+BACKLOG = 512
+CHUNK = 64 << 10
+HIGH_WATER = 512 << 10
+HANDSHAKE_SECONDS = 10.0
+LINGER_SECONDS = 2.0
+TICK_SECONDS = 0.25
+TICKS_PER_SWEEP = 240
+
+Revoked = Callable[[bytes], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A listener's sockets, which stay open while contexts come and go."""
+
+    door: Door
+    sockets: Sequence[socket.socket]
+
+
+@dataclass
+class Server:
+    """All listeners and all clients of one hub; to be used from its event loop only."""
+
+    gates: Sequence[Gate]
+    limits: Limits
+    hub: Hub = field(init=False)
+    visitors: set["Visitor"] = field(default_factory=set)
+    revoked: Revoked | None = None
+    _servers: list[asyncio.Server] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.hub = Hub(self.limits, asyncio.get_running_loop().time)
+
+    async def listen(self, contexts: Sequence[ssl.SSLContext]) -> None:
+        """Greet whoever comes from now on with these contexts, one for each gate."""
+        loop = asyncio.get_running_loop()
+        before, self._servers = self._servers, []
+        for gate, context in zip(self.gates, contexts, strict=True):
+            for listening in gate.sockets:
+                server = await loop.create_server(
+                    lambda door=gate.door: Visitor(self, door),  # type: ignore[misc]
+                    sock=listening.dup(),
+                    ssl=context,
+                    backlog=BACKLOG,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                    ssl_shutdown_timeout=LINGER_SECONDS,
+                )
+                self._servers.append(server)
+        for server in before:
+            server.close()
+
+    def cut_revoked(self, revoked: Revoked) -> int:
+        """End the sessions of certificates that are revoked now, and remember to ask about handshakes that are under way."""
+        self.revoked = revoked
+        cut = [visitor for visitor in self.visitors if revoked(visitor.certificate)]
+        for visitor in cut:
+            visitor.connection.end(ADMINISTRATIVE_ACTION)
+        return len(cut)
+
+    async def tick(self) -> None:
+        """Keep time until cancelled."""
+        count = 0
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            for visitor in list(self.visitors):
+                visitor.connection.tick()
+            self.hub.tick()
+            count += 1
+            if count % TICKS_PER_SWEEP == 0:
+                self.hub.retained.drop_expired(self.hub.clock())
+
+    async def close(self) -> None:
+        """Say goodbye to everybody and wait a moment for them to hear it."""
+        for server in self._servers:
+            server.close()
+        for visitor in list(self.visitors):
+            visitor.connection.end(SHUTTING_DOWN)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while self.visitors:
+                    await asyncio.sleep(0.01)
+        for visitor in list(self.visitors):
+            visitor.abort()
+        await asyncio.sleep(0)
+
+
+class Visitor(asyncio.Protocol):
+    """One client's socket; implements `connection.Channel`. Writes of one turn of the loop leave together."""
+
+    connection: Connection
+
+    def __init__(self, server: Server, door: Door) -> None:
+        self._server = server
+        self._door = door
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._paused = False
+        self._closing = False
+        self.certificate = b""
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        self.certificate = tls.getpeercert(binary_form=True) or b""
+        revoked = self._server.revoked
+        crowded = len(self._server.visitors) >= self._server.limits.connections
+        self.connection = Connection(self._server.hub, self, self._door, identity_of(tls.getpeercert() or {}))
+        if crowded or (revoked is not None and revoked(self.certificate)):
+            self.connection.closed = True
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._server.visitors.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.connection.receive(data)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._closing = True
+        self._pending.clear()
+        self._server.visitors.discard(self)
+        self.connection.closed = True
+        self.connection.lost()
+
+    def pause_writing(self) -> None:
+        """A client that does not read is not read from either: otherwise its pings would fill the memory with answers."""
+        self._paused = True
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._loop.call_soon(self.connection.writable)
+
+    # -- connection.Channel
+
+    @property
+    def ready(self) -> bool:
+        return not self._paused and not self._closing
+
+    def write(self, data: bytes) -> None:
+        if self._closing:
+            return
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending.append(data)
+        self._size += len(data)
+        if self._size >= CHUNK:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+            self._loop.call_later(LINGER_SECONDS, self.abort)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        if self._pending and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(self._pending))
+        self._pending.clear()
+        self._size = 0
