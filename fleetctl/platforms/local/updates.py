@@ -150,8 +150,9 @@ class LocalUpdates:
         planning.check_orders(signed.plan.targets, known, signed.plan.id)
         self._publish_trust(session, ref)
         self._releases.store.keep_blob(signed.data)
-        for target in signed.plan.targets:
-            fleet.registry.raise_order(target.id, target.base_order + 2 * signed.plan.parameters.max_attempts)
+        with fleet.registry.transaction():
+            for target in signed.plan.targets:
+                fleet.registry.raise_order(target.id, target.base_order + 2 * signed.plan.parameters.max_attempts)
         keep = rollouts.keeper(fleet.registry, signed, fleet.clock)
         return Driver(signed, authority.trust, authority.signer, session, fleet.clock, keep)
 
