@@ -1,10 +1,12 @@
 """Groups of verbs: the root imports only the module that a word names, and knows the words that people type first."""
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
 
 import typer
 from typer.core import TyperGroup
+from typer.models import CommandInfo
 
 from fleetctl.cli.parser import Command, CompletionItem, Context, HelpFormatter
 from fleetctl.errors import UsageError
@@ -73,11 +75,56 @@ ALIASES = {
 }
 
 
+class App:
+    """The verbs of one module; each becomes a command when somebody asks for it, because making one costs half a millisecond."""
+
+    def __init__(self, summary: str, alone: bool) -> None:
+        self.summary = summary
+        self.alone = alone
+        self.verbs: dict[str, tuple[Callable[[], Callable[..., None]], str]] = {}
+
+    def add(self, name: str, make: Callable[[], Callable[..., None]], epilog: str) -> None:
+        self.verbs[name] = make, epilog
+
+    def build(self, name: str) -> Command:
+        make, epilog = self.verbs[name]
+        info = CommandInfo(name, callback=make(), epilog=epilog)
+        return typer.main.get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+
+    def command(self, name: str) -> Command:
+        """The group as it hangs below the root; or the one verb that stands there itself."""
+        if self.alone:
+            return self.build(name)
+        made = Group(name=name, help=self.summary, no_args_is_help=True, rich_markup_mode=None)
+        made.app = self
+        return made
+
+
+def group(summary: str) -> App:
+    """A new group of verbs."""
+    return App(summary, alone=False)
+
+
+def single(summary: str) -> App:
+    """A verb that stands at the root itself, as `publish` does."""
+    return App(summary, alone=True)
+
+
 class Group(TyperGroup):
     """A group that answers an unknown word with the nearest one it has."""
 
+    app: App | None = None
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list(self.app.verbs) if self.app else []
+
+    def find(self, name: str) -> Command | None:
+        if self.app is not None and name in self.app.verbs and name not in self.commands:
+            self.commands[name] = self.app.build(name)
+        return self.commands.get(name)
+
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
-        found = super().get_command(ctx, cmd_name)
+        found = self.find(cmd_name)
         if found is None and not ctx.resilient_parsing and not cmd_name.startswith("-"):
             raise self.unknown(ctx, cmd_name)
         return found
@@ -96,9 +143,9 @@ class LazyGroup(Group):
     def list_commands(self, ctx: Context) -> list[str]:
         return [name for name, _, _ in TABLE]
 
-    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
-        module = next((module for name, module, _ in TABLE if name == cmd_name), None)
-        return load(module, cmd_name) if module else super().get_command(ctx, cmd_name)
+    def find(self, name: str) -> Command | None:
+        module = next((module for known, module, _ in TABLE if known == name), None)
+        return load(module, name) if module else None
 
     def unknown(self, ctx: Context, word: str) -> UsageError:
         if word in ALIASES:
@@ -117,24 +164,5 @@ class LazyGroup(Group):
 
 def load(module: str, name: str) -> Command:
     """The command of one module of the table."""
-    command: Command = typer.main.get_command(import_module(module).app)
-    command.name = name
-    return command
-
-
-def group(summary: str) -> typer.Typer:
-    """A new group of verbs; its callback keeps a group of one verb from collapsing into the verb."""
-    app = typer.Typer(
-        cls=Group, help=summary, no_args_is_help=True, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False
-    )
-    app.callback()(_nothing)
-    return app
-
-
-def single(summary: str) -> typer.Typer:
-    """An app of one verb that stands at the root itself, as `publish` does."""
-    return typer.Typer(help=summary, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
-
-
-def _nothing() -> None:
-    pass
+    app: App = import_module(module).app
+    return app.command(name)

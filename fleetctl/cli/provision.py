@@ -9,7 +9,7 @@ from fleetctl.cli.group import group
 from fleetctl.cli.session import Session
 from fleetctl.cli.verb import verb
 from fleetctl.cli.words import DeviceWord, DeviceWords, LimitWord, Refresh, SelectorWord, labels_of
-from fleetctl.platforms.protocol import DeviceDetail, DeviceEntry, Imported, Provisioned, Removed
+from fleetctl.platforms.devices import DeviceDetail, DeviceEntry, Imported, Provisioned, Removed
 from fleetctl.present.view import Field, View
 
 DEVICE = View(

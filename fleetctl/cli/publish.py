@@ -14,7 +14,7 @@ from fleetctl.cli.words import LimitWord, SelectorWord, complete_device, duratio
 from fleetctl.errors import Malformed, UsageError
 from fleetctl.model.device import printable
 from fleetctl.model.topic import is_command_name, is_topic
-from fleetctl.platforms.protocol import CommandResult
+from fleetctl.platforms.messages import CommandResult
 from fleetctl.present.progress import counted
 from fleetctl.present.view import As, Field, View
 from fleetctl.wire.document import PAYLOAD_LIMIT, Json, parse_json

@@ -14,8 +14,11 @@ from fleetctl.present.view import Field, View
 if TYPE_CHECKING:
     from fleetctl.config import Context
     from fleetctl.model.device import Device
+    from fleetctl.platforms.devices import Devices
     from fleetctl.platforms.local.fleet import LocalFleet
-    from fleetctl.platforms.protocol import Devices, Messages, Targets, Twins
+    from fleetctl.platforms.messages import Messages
+    from fleetctl.platforms.protocol import Targets
+    from fleetctl.platforms.twins import Twins
     from fleetctl.platforms.updates import Updates
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from fleetctl.cli.words import DeviceWords, SelectorWord, duration_option
 from fleetctl.errors import UsageError
 from fleetctl.model.device import printable
 from fleetctl.model.topic import Channel, is_filter
-from fleetctl.platforms.protocol import Dropped, TailRecord
+from fleetctl.platforms.messages import Dropped, TailRecord
 from fleetctl.present.view import Field, View
 
 MESSAGE = View(

@@ -10,7 +10,7 @@ from fleetctl.cli.verb import verb
 from fleetctl.cli.words import DeviceWord, DeviceWords, LimitWord, Refresh, SelectorWord
 from fleetctl.errors import Findings
 from fleetctl.model.twin import parse_words
-from fleetctl.platforms.protocol import Twin, TwinChange, TwinDifference
+from fleetctl.platforms.twins import Twin, TwinChange, TwinDifference
 from fleetctl.present.view import Field, View
 
 TWIN = View(

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 VARIABLE = "FLEETCTL_OUTPUT"
 
 
-def verb(app: typer.Typer, view: View, *, name: str, example: str, writes: bool = False, final: bool = False) -> Callable[[F], F]:
+def verb(app: App, view: View, *, name: str, example: str, writes: bool = False, final: bool = False) -> Callable[[F], F]:
     """Register a function as the verb `name` of `app`.
 
     Its first parameter is the `Session`; what it returns (a record, a list or an iterator of records) is printed as `view`
@@ -30,7 +30,7 @@ def verb(app: typer.Typer, view: View, *, name: str, example: str, writes: bool 
     """
 
     def register(function: F) -> F:
-        app.command(name, epilog=_examples(example))(_command(function, view, writes, final))
+        app.add(name, lambda: _command(function, view, writes, final), _examples(example))
         return function
 
     return register

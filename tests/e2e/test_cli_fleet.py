@@ -1,7 +1,7 @@
 """A fleet from the command line: broker, devices, commands, twins and revocation, each a process of its own."""
 
 import json
-import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,7 +20,7 @@ PROGRAM = [sys.executable, "-m", "fleetctl"]
 
 def free_ports() -> int:
     """The first of three ports in a row that nobody uses."""
-    for port in range(21000 + os.getpid() % 5000, 32000, 3):
+    for port in range(21000 + secrets.randbelow(9000), 32000, 3):
         with ExitStack() as held:
             try:
                 for each in range(port, port + 3):

@@ -79,7 +79,7 @@ def things(monkeypatch: pytest.MonkeyPatch) -> None:
     verb(made, VIEW, name="alone", example="fleetctl alone")(_list)
     apps = {"thing": app, "alone": made}
     monkeypatch.setattr(group, "TABLE", tuple((name, name, "") for name in apps))
-    monkeypatch.setattr(group, "load", lambda module, _: typer.main.get_command(apps[module]))
+    monkeypatch.setattr(group, "load", lambda module, name: apps[module].command(name))
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
