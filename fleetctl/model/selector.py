@@ -9,7 +9,6 @@
 never matches an absent value. A bare field asks whether there is one. Values may be globs, unless they are quoted.
 """
 
-import hashlib
 import heapq
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -92,7 +91,9 @@ def limit(ids: Sequence[str], size: str) -> list[str]:
     if found is None or (found[2] and not 0 < float(found[2]) <= 100) or found[1] == "0":
         raise UsageError(f"{printable(size)} is not a limit", "write a number of devices (25) or a share of them (10%)")
     count = int(found[1]) if found[1] else -int(-len(ids) * float(found[2]) // 100)
-    chosen = set(heapq.nsmallest(count, ids, key=lambda name: (hashlib.sha256(name.encode()).digest(), name)))
+    from hashlib import sha256  # late: it costs a tenth of what `provision list` takes to start
+
+    chosen = set(heapq.nsmallest(count, ids, key=lambda name: (sha256(name.encode()).digest(), name)))
     return [name for name in ids if name in chosen]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fleetctl.errors import FleetError, Partial, Pending, Unavailable
-from fleetctl.platforms.protocol import CommandResult
+from fleetctl.platforms.messages import CommandResult
 
 GOOD = ("sent", "succeeded")
 _OPEN = ("accepted", "timedOut")

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from fleetctl.errors import FleetError, NotFound, Partial, UsageError
 from fleetctl.model.device import printable
-from fleetctl.platforms.protocol import Devices, Imported, RefusedRow
+from fleetctl.platforms.devices import Devices, Imported, RefusedRow
 from fleetctl.wire.document import parse_json
 
 BATCH = 500

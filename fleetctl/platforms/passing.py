@@ -8,7 +8,7 @@ from fleetctl.errors import Malformed, UsageError
 from fleetctl.model import topic as topics
 from fleetctl.model.device import Device, printable
 from fleetctl.model.topic import Channel
-from fleetctl.platforms.protocol import TailRecord
+from fleetctl.platforms.messages import TailRecord
 from fleetctl.wire.document import PAYLOAD_LIMIT, parse_json, rfc3339
 
 CHANNELS = {**{str(channel): str(channel) for channel in Channel}, "commands": "commands/#"}

@@ -11,7 +11,8 @@ from fleetctl.model.criteria import DeviceView
 from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.model.presence import view as presence_view
 from fleetctl.model.twin import drift
-from fleetctl.platforms.protocol import DeviceDetail, DeviceEntry, Imported, Provisioned, Removed, Targets
+from fleetctl.platforms.devices import DeviceDetail, DeviceEntry, Imported, Provisioned, Removed
+from fleetctl.platforms.protocol import Targets
 from fleetctl.platforms.targets import choose, exact_ids, require_any, require_named
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from fleetctl.model.topic import Channel
 from fleetctl.model.twin import ABSENT, Difference, check_patch, check_size, drift, merge, same
 from fleetctl.platforms.local.believed import refresh as read_devices
 from fleetctl.platforms.local.outbox import flush
-from fleetctl.platforms.protocol import Twin, TwinChange, TwinDifference
+from fleetctl.platforms.twins import Twin, TwinChange, TwinDifference
 from fleetctl.wire.document import digest, dump_json, rfc3339
 from fleetctl.wire.twin import Desired
 

@@ -12,17 +12,10 @@ from fleetctl.model.criteria import DeviceView
 from fleetctl.model.device import Device, DevicePath, LifeCycle, check_labels
 from fleetctl.model.presence import view
 from fleetctl.model.twin import drift
+from fleetctl.platforms.devices import DeviceDetail, DeviceEntry, Imported, Provisioned, Removed
 from fleetctl.platforms.importing import import_file
 from fleetctl.platforms.memory.held import Held
-from fleetctl.platforms.protocol import (
-    DeviceDetail,
-    DeviceEntry,
-    Imported,
-    Missing,
-    Provisioned,
-    Removed,
-    Targets,
-)
+from fleetctl.platforms.protocol import Missing, Targets
 from fleetctl.platforms.targets import choose, exact_ids, require_any, require_named
 from fleetctl.wire.document import rfc3339
 

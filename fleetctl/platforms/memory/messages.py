@@ -13,13 +13,8 @@ from fleetctl.model.device import Device
 from fleetctl.model.topic import Channel
 from fleetctl.platforms.commands import Ledger
 from fleetctl.platforms.memory.broker import Received
+from fleetctl.platforms.messages import CommandResult, Dropped, RawPublished, TailRecord
 from fleetctl.platforms.passing import check_command_name, check_raw, tail_filters, tail_record
-from fleetctl.platforms.protocol import (
-    CommandResult,
-    Dropped,
-    RawPublished,
-    TailRecord,
-)
 from fleetctl.wire.command import Command, Reply
 from fleetctl.wire.presence import Presence
 

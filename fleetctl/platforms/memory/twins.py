@@ -10,11 +10,7 @@ from fleetctl.model.device import Device
 from fleetctl.model.topic import Channel
 from fleetctl.model.twin import ABSENT, check_patch, check_size, drift, merge, same
 from fleetctl.platforms.memory.held import Held
-from fleetctl.platforms.protocol import (
-    Twin,
-    TwinChange,
-    TwinDifference,
-)
+from fleetctl.platforms.twins import Twin, TwinChange, TwinDifference
 from fleetctl.wire.document import digest, dump_json, rfc3339
 from fleetctl.wire.twin import Desired
 

@@ -16,9 +16,11 @@ from fleetctl.config import Context
 from fleetctl.errors import FleetError
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.mqtt.session import open_session
+from fleetctl.platforms.devices import Devices
 from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.memory import MemoryFleet
-from fleetctl.platforms.protocol import Devices, Messages, Twins
+from fleetctl.platforms.messages import Messages
+from fleetctl.platforms.twins import Twins
 from fleetctl.registry import Registry
 
 Answer = Callable[[str, bytes], list[tuple[str, bytes]]]

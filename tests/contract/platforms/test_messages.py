@@ -8,7 +8,8 @@ import pytest
 
 from fleetctl.errors import FleetError, Partial, Pending, Unavailable, UsageError
 from fleetctl.model.device import Device
-from fleetctl.platforms.protocol import CommandResult, RawPublished, Targets
+from fleetctl.platforms.messages import CommandResult, RawPublished
+from fleetctl.platforms.protocol import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,8 @@ import pytest
 
 from fleetctl.errors import Conflict, NotFound, Pending, UsageError
 from fleetctl.model.device import Device
-from fleetctl.platforms.protocol import Targets, TwinDifference
+from fleetctl.platforms.protocol import Targets
+from fleetctl.platforms.twins import TwinDifference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleetctl.errors import Pending, Unavailable
-from fleetctl.platforms.protocol import Dropped, Targets
+from fleetctl.platforms.messages import Dropped
+from fleetctl.platforms.protocol import Targets
 
 if TYPE_CHECKING:
     from fleetctl.mqtt.connection import Message

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fleetctl.cli import broker, certs, init, ota, provision, publish, rollouts, tail, twin
-from fleetctl.platforms import protocol, updates
+from fleetctl.platforms import devices, messages, twins, updates
 from fleetctl.platforms.local.broker import BrokerEvent
 from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
 from fleetctl.platforms.local.init import ContextMade
@@ -14,17 +14,17 @@ from fleetctl.platforms.local.revocation import Revocation
 from fleetctl.present.view import View, camel
 
 PAIRS: list[tuple[View, Any]] = [
-    (provision.DEVICE, protocol.DeviceEntry),
-    (provision.DETAIL, protocol.DeviceDetail),
-    (provision.PROVISIONED, protocol.Provisioned),
-    (provision.IMPORTED, protocol.Imported),
-    (provision.REMOVED, protocol.Removed),
-    (twin.TWIN, protocol.Twin),
-    (twin.CHANGE, protocol.TwinChange),
-    (twin.DIFFERENCE, protocol.TwinDifference),
-    (publish.RESULT, protocol.CommandResult),
-    (publish.PUBLISHED, protocol.RawPublished),
-    (tail.MESSAGE, protocol.TailRecord),
+    (provision.DEVICE, devices.DeviceEntry),
+    (provision.DETAIL, devices.DeviceDetail),
+    (provision.PROVISIONED, devices.Provisioned),
+    (provision.IMPORTED, devices.Imported),
+    (provision.REMOVED, devices.Removed),
+    (twin.TWIN, twins.Twin),
+    (twin.CHANGE, twins.TwinChange),
+    (twin.DIFFERENCE, twins.TwinDifference),
+    (publish.RESULT, messages.CommandResult),
+    (publish.PUBLISHED, messages.RawPublished),
+    (tail.MESSAGE, messages.TailRecord),
     (ota.RELEASE, updates.ReleaseEntry),
     (rollouts.PLAN, updates.PlanEntry),
     (rollouts.ROLLOUT, updates.RolloutEntry),

@@ -1,5 +1,7 @@
 """What the planner makes of what the broker retains."""
 
+from typing import Literal
+
 import pytest
 
 from fleetctl.errors import Conflict
@@ -24,7 +26,7 @@ TRUST = TrustDocument(1, "acme", (trust_key(SIGNER.public_key, "rollout"),))
 DIGEST = "sha256:" + "a" * 64
 
 
-def assignment(order: int = 7, rollout: str = "r-1", action: str = "install") -> Assignment:
+def assignment(order: int = 7, rollout: str = "r-1", action: Literal["install", "cancel"] = "install") -> Assignment:
     return Assignment("acme", "pump-1", rollout, order, action, 1, b"m" * 32, None, None, None, 0, False)
 
 
