@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import typer
 
+from fleetctl.cli.group import App
 from fleetctl.cli.session import PLAN, Options, Planned, Session
 from fleetctl.cli.words import ColumnNames, ContextName, Debug, DryRun, MaxDevices, Output, Yes, column_names
 from fleetctl.errors import FleetError, UsageError
