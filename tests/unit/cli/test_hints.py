@@ -1,0 +1,55 @@
+"""Every command that a hint, a help text or a docstring names exists, and so do the options that it names."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from fleetctl.cli import main
+from fleetctl.cli.parser import Command, Context
+
+PACKAGE = Path(__file__).parents[3] / "fleetctl"
+NAMED = re.compile(r"\bfleetctl ([a-z]+)(?: ([a-z]+))?((?: [^,;:`\n]*)?)")
+PROSE = {"connects", "dials", "is", "registry", "uses"}
+QUOTED = re.compile(r"'[^']*'")
+
+
+def commands() -> dict[str, Command]:
+    """Every command by its words."""
+    found: dict[str, Command] = {}
+
+    def walk(command: Command, ctx: Context, words: str) -> None:
+        found[words] = command
+        for name in getattr(command, "list_commands", lambda _: [])(ctx):
+            child = command.get_command(ctx, name)  # type: ignore[attr-defined]
+            walk(child, Context(child, parent=ctx, info_name=name), f"{words} {name}".strip())
+
+    root = main.command()
+    walk(root, Context(root, info_name="fleetctl"), "")
+    return found
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield str(path.relative_to(PACKAGE)), node.value
+
+
+def test_every_command_that_is_named_exists() -> None:
+    known = commands()
+    wrong = []
+    for place, text in texts():
+        for first, second, rest in NAMED.findall(QUOTED.sub("", text)):
+            if first in PROSE and not second:
+                continue
+            words = f"{first} {second}".strip() if f"{first} {second}" in known else first
+            command = known.get(words)
+            is_bare_group = command is not None and hasattr(command, "list_commands") and second and words == first
+            if (command is None and first not in PROSE) or is_bare_group:
+                wrong.append(f"{place}: fleetctl {first} {second}")
+                continue
+            options = {opt for param in getattr(command, "params", []) for opt in param.opts}
+            used = [word.strip("'\"()").split("=")[0] for word in rest.split() if word.startswith("--")]
+            wrong += [f"{place}: fleetctl {words} {word}" for word in used if words in known and word not in options | {"--help"}]
+    assert not wrong, "\n".join(wrong)
