@@ -13,9 +13,12 @@ def main() -> int:
         return 0
     # starting makes many objects and no garbage: looking for it would cost a tenth of a short command
     gc.set_threshold(20_000, 20, 20)
-    from fleetctl.cli.main import run
+    try:
+        from fleetctl.cli.main import run
 
-    return run(sys.argv[1:])
+        return run(sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The root command, and the one place where errors end."""
 
+import errno
+import io
 import os
 import select
 import sys
@@ -11,6 +13,7 @@ from fleetctl import __version__
 from fleetctl.cli.group import LazyGroup
 from fleetctl.cli.parser import Command
 from fleetctl.cli.words import ContextName
+from fleetctl.errors import FleetError
 
 INTERRUPTED = 130
 READER_GONE = 141
@@ -44,15 +47,29 @@ def root(
 def run(words: list[str]) -> int:
     """Do what the words say; the exit status, with every error reported."""
     try:
+        _write_what_can_be_written()
         status = _dispatch(words)
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
         return _interrupted(str(stop))
     except OSError as error:
-        return _gone() if _reader_is_gone() else _failed(error, words)
+        if _reader_is_gone():
+            _drop_output()
+            return READER_GONE
+        if error.errno == errno.ENOSPC and error.filename is None:
+            _drop_output()
+            return _failed(FleetError("the output cannot be written: no space left", "df -h"), words)
+        return _failed(error, words)
     except Exception as error:
         return _failed(error, words)
     return status
+
+
+def _write_what_can_be_written() -> None:
+    """A terminal or a locale that lacks a character gets an escape, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def command() -> Command:
@@ -100,7 +117,6 @@ def _reader_is_gone() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def _gone() -> int:
-    """The reader of stdout went away: leave silently, and keep the interpreter from flushing into the closed pipe."""
+def _drop_output() -> None:
+    """Keep the interpreter from writing at its end what could not be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return READER_GONE

@@ -23,13 +23,20 @@ def _names(word: str, stdin: TextIO) -> Iterator[str]:
     if word == "-":
         if stdin.isatty():
             raise UsageError("`-` reads ids from stdin, which is a terminal", "fleetctl provision list -o name | fleetctl …")
-        yield from _lines(stdin.read(FILE_LIMIT), "stdin")
+        yield from _lines(_read(stdin), "stdin")
     elif word.startswith("@"):
         yield from _lines(_text(word[1:]), word[1:])
     elif not word:
         raise UsageError("an empty word names no device", "see fleetctl provision list")
     else:
         yield word
+
+
+def _read(stdin: TextIO) -> str:
+    try:
+        return stdin.read(FILE_LIMIT)
+    except UnicodeDecodeError as error:
+        raise UsageError("what comes from stdin is not text", "an id on each line") from error
 
 
 def _text(name: str) -> str:

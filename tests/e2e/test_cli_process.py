@@ -50,6 +50,26 @@ def test_a_closed_pipe_is_silent_and_141(fleet: Fleetctl) -> None:
     assert helped.stderr == ""
 
 
+def test_a_full_disk_is_said_to_be_one(fleet: Fleetctl) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*PROGRAM, "provision", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: no space left\n\nhint: df -h\n"
+
+
+def test_bytes_that_are_no_text_are_no_devices(fleet: Fleetctl) -> None:
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([*PROGRAM, "provision", "list", "-"], input=b"\xff\xfe\n", capture_output=True, check=False, env=strict)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == b""
+
+
+def test_a_character_that_the_locale_lacks_is_escaped(fleet: Fleetctl) -> None:
+    ran = fleet("provision", "list", "device-number-0000", "no-é", PYTHONIOENCODING="ascii")
+    assert ran.status == 3
+    assert "no-\\xe9" in ran.err
+
+
 def test_output_reads_the_same_in_a_pipe_and_in_jq(fleet: Fleetctl) -> None:
     command = f"{' '.join(PROGRAM)} provision list -o json | jq -e 'length == 1000 and .[0].id == \"device-number-0000\"'"
     assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode == 0
