@@ -1,4 +1,4 @@
-"""The strings inside an MQTT packet, found without decoding it (MQTT 5.0 sections 1.5.4 and 2.2.2)."""
+"""The strings and flags inside an MQTT packet, found without decoding it (MQTT 5.0 sections 1.5.4 and 2.2.2)."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,15 @@ CONNECT, CONNACK, PUBLISH, SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, DISCONNECT,
 ACKNOWLEDGEMENTS = (4, 5, 6, 7)
 
 # property identifiers by the shape of their values (table 2-4)
-_FIXED = {1: 1, 2: 4, 17: 4, 19: 2, 23: 1, 24: 4, 25: 1, 33: 2, 34: 2, 35: 2, 36: 1, 37: 1, 39: 4, 40: 1, 41: 1, 42: 1}
+_YES_OR_NO = frozenset((1, 23, 25, 36, 37, 40, 41, 42))
+_FIXED = {2: 4, 17: 4, 19: 2, 24: 4, 33: 2, 34: 2, 35: 2, 39: 4}
 _STRINGS = frozenset((3, 8, 18, 21, 26, 28, 31))
 _BINARY = frozenset((9, 22))
 _VARINT, _PAIR = 11, 38
 
 
 def check_strings(frame: bytes, start: int) -> None:
-    """Raise `Malformed` unless every string of the packet, whose body begins at `start`, is UTF-8 without NUL.
+    """Raise `Malformed` unless all strings of the packet (its body begins at `start`) are UTF-8 without NUL, all flags 0 or 1.
 
     The `mqtt5` package panics on the rest, with half a kilobyte of text on stderr.
     """
@@ -76,7 +77,10 @@ class _Walk:
             self._property(self.varint())
 
     def _property(self, identifier: int) -> None:
-        if identifier in _FIXED:
+        if identifier in _YES_OR_NO:
+            if self.byte() > 1:
+                raise Malformed("a property of the packet is neither 0 nor 1")
+        elif identifier in _FIXED:
             self.skip(_FIXED[identifier])
         elif identifier in _STRINGS:
             self.string()
