@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fleetctl.errors import Conflict, Denied, FleetError, Malformed, NotFound
+from fleetctl.errors import ConfigError, Conflict, Denied, FleetError, Malformed, NotFound
 from fleetctl.model.device import printable
 
 
@@ -17,7 +17,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644, *, replace: bool = 
 
     Raises:
         Conflict: `replace` is false and the file exists.
-        NotFound, Denied, FleetError: the folder does not exist, may not be written, or is full.
+        NotFound, Denied, ConfigError, FleetError: the folder does not exist, may not be written, is none, or is full.
     """
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
@@ -110,4 +110,6 @@ def _translated(error: OSError, path: Path, verb: str) -> FleetError:
             return NotFound(message, f"check the path: ls -ld {path.parent}")
         case PermissionError():
             return Denied(message, f"check who may use it: ls -ld {path} {path.parent}")
+        case IsADirectoryError() | NotADirectoryError():
+            return ConfigError(message, f"see what is there: ls -ld {path}")
     return FleetError(message, f"check the disk and the path: df {path.parent}")

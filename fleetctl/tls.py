@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 PROBE_SECONDS = 3.0
+BROKEN_HINT = "try again; if it lasts, see the log of that server"
 CLOCK_HINT = "is the clock right? date -u"
 
 # X509_V_ERR_* of openssl/x509_vfy.h
@@ -99,8 +100,12 @@ def _identify(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
         context.load_cert_chain(cert, key, password=_refuse_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigError(f"the key `{key or cert}` does not belong to the certificate `{cert}`") from error
-        raise ConfigError(f"`{cert}` and `{key or cert}` are not a PEM certificate and its key") from error
+            hint = (
+                f"these print the same for a pair: openssl x509 -in {cert} -noout -pubkey; openssl pkey -in {key or cert} -pubout"
+            )
+            raise ConfigError(f"the key `{key or cert}` does not belong to the certificate `{cert}`", hint) from error
+        hint = f"openssl x509 -in {cert} -noout; openssl pkey -in {key or cert} -noout"
+        raise ConfigError(f"`{cert}` and `{key or cert}` are not a PEM certificate and its key", hint) from error
 
 
 def _refuse_password() -> str:
@@ -133,7 +138,7 @@ def explain(
     if isinstance(error, ssl.SSLCertVerificationError):
         return _about_theirs(error, host, port, ca, moment)
     if not isinstance(error, ssl.SSLError):
-        return Unavailable(f"the TLS connection to `{host}` broke: {_words(error)}")
+        return Unavailable(f"the TLS connection to `{host}` broke: {_words(error)}", BROKEN_HINT)
     reason = error.reason or ""
     for alert, words in _ABOUT_OURS.items():
         if reason.endswith(alert):
@@ -142,7 +147,7 @@ def explain(
         return Unavailable(f"`{_place(host, port)}` does not speak TLS", "is it the plain port, or another service?")
     if reason.endswith(_NO_COMMON_GROUND):
         return Unavailable(f"`{host}` offers no version of TLS that is accepted here", "enable TLS 1.3 on it")
-    return Unavailable(f"the TLS connection to `{host}` broke: {_words(error)}")
+    return Unavailable(f"the TLS connection to `{host}` broke: {_words(error)}", BROKEN_HINT)
 
 
 def _about_theirs(error: ssl.SSLCertVerificationError, host: str, port: int | None, ca: Path | None, now: float) -> Untrusted:
@@ -152,14 +157,14 @@ def _about_theirs(error: ssl.SSLCertVerificationError, host: str, port: int | No
     flaws = {
         _EXPIRED: (f"has expired{_ago(shown, now)}", "renew it there; if it is in date, set the clock here"),
         _NOT_YET_VALID: (f"is not valid yet{_ahead(shown, now)}", CLOCK_HINT),
-        _REVOKED: ("is revoked", ""),
-        _WRONG_PURPOSE: ("is not meant for servers", ""),
+        _REVOKED: ("is revoked", "ask who runs that server for its new certificate"),
+        _WRONG_PURPOSE: ("is not meant for servers", "give that server a certificate with serverAuth"),
         **dict.fromkeys(_OTHER_AUTHORITY, (f"was not issued by {authority}", "name the CA file of that server")),
     }
     if code in _OTHER_NAME:
         names = f", only for {_names(shown)}" if shown is not None else ""
         return Untrusted(f"the certificate is not for `{host}`{names}", "use a name that the certificate holds")
-    flaw, hint = flaws.get(code, (f"cannot be verified: {error.verify_message}", ""))
+    flaw, hint = flaws.get(code, (f"cannot be verified: {error.verify_message}", "look at it: openssl s_client -showcerts"))
     return Untrusted(f"the certificate of `{host}` {flaw}", hint)
 
 

@@ -136,8 +136,8 @@ def _check_port(host: str, port: int) -> None:
 
 def _explain_bind(host: str, port: int, error: OSError) -> None:
     if error.errno == errno.EADDRINUSE:
-        raise Unavailable(f"port {port} is taken", f"another broker may run already: ss -ltnp 'sport = :{port}'") from error
+        raise Unavailable(f"port `{port}` is taken", f"another broker may run already: ss -ltnp 'sport = :{port}'") from error
     if error.errno == errno.EACCES:
-        raise Unavailable(f"port {port} needs privileges that this user lacks", "choose a port above 1023") from error
+        raise Unavailable(f"port `{port}` needs privileges that this user lacks", "choose a port above 1023") from error
     if error.errno != errno.EAFNOSUPPORT and not (host == "localhost" and error.errno == errno.EADDRNOTAVAIL):
         raise ConfigError(f"the broker cannot listen on `{host}:{port}`: {error.strerror}", "listen on 127.0.0.1") from error

@@ -26,6 +26,7 @@ from fleetctl.mqtt.stream import CHUNK, Stream, open_stream
 OUTBOX_LIMIT = 10_000
 PACKET_OVERHEAD = 64
 PROBE_SECONDS = 2.0
+NO_BROKER_HINT = "is it a broker, and one that speaks MQTT 5?"
 TAKEOVER_HINT = "let one of the two end; if there is no other, its certificate may have been revoked"
 _DECODING_ERRORS = (MQTTException, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, struct.error)
 
@@ -82,7 +83,7 @@ class Connection:
             while not self._accepted and self.closed_reason is None:
                 self.drive(max(0.0, deadline - monotonic()))
                 if monotonic() >= deadline and not self._accepted:
-                    self._close(Unavailable(f"the broker at `{self.endpoint}` did not answer CONNECT within {timeout:g} s"))
+                    self._close(reasons.silent(str(self.endpoint), timeout))
         finally:
             if not self._accepted:
                 self.abort()
@@ -191,7 +192,8 @@ class Connection:
         if not is_topic(topic):
             raise UsageError(f"{printable(topic)} is not a topic to publish on", "leave out wildcards")
         if self._packet_limit and len(payload) + len(topic.encode()) + PACKET_OVERHEAD > self._packet_limit:
-            raise FleetError(f"the message on {printable(topic)} is larger than the broker's limit of {self._packet_limit} bytes")
+            too_large = f"the message on {printable(topic)} is larger than the broker's limit of {self._packet_limit} bytes"
+            raise FleetError(too_large, "send less, or raise the broker's maximum packet size")
         if len(self._publishing) >= OUTBOX_LIMIT:
             raise Unavailable(f"{OUTBOX_LIMIT} messages wait for the broker at `{self.endpoint}` already", "publish slower")
         info = client.publish(topic, payload, qos, retain, reply_properties(response_topic, correlation))
@@ -284,14 +286,14 @@ class Connection:
         if isinstance(failure, ssl.SSLError) and not isinstance(failure, ssl.SSLEOFError):
             return _chained(tls.explain(failure, self.endpoint.host, ca=self.endpoint.ca, cert=self.endpoint.cert), failure)
         if code == reasons.PROTOCOL_ERROR:
-            return Unavailable(f"`{self.endpoint}` sent what is not MQTT 5", "is it a broker, and one that speaks MQTT 5?")
+            return Unavailable(f"`{self.endpoint}` sent what is not MQTT 5", NO_BROKER_HINT)
         if code == reasons.KEEP_ALIVE_TIMEOUT:
-            return Unavailable(f"the broker at `{self.endpoint}` stopped answering")
+            return Unavailable(f"the broker at `{self.endpoint}` stopped answering", reasons.BROKER_HINT)
         if self._accepted and self._sole and failure is None and self._still_answers():
             name = printable(self.client_id)
             return Conflict(f"the broker cut {name} off, as it does when another client takes over its name", TAKEOVER_HINT)
         if self._accepted:
-            return _chained(Unavailable(f"the connection to `{self.endpoint}` was lost"), failure)
+            return _chained(Unavailable(f"the connection to `{self.endpoint}` was lost", reasons.BROKER_HINT), failure)
         hint = "its log says why: a certificate that it does not take, or too many connections"
         return _chained(Unavailable(f"`{self.endpoint}` closed the connection without an answer", hint), failure)
 
@@ -335,7 +337,7 @@ class Connection:
         try:
             call()
         except _DECODING_ERRORS as error:
-            self._close(_chained(Unavailable(f"`{self.endpoint}` sent what is not MQTT 5"), error))
+            self._close(_chained(Unavailable(f"`{self.endpoint}` sent what is not MQTT 5", NO_BROKER_HINT), error))
 
     def _close(self, reason: FleetError) -> None:
         self.closed_reason = self.closed_reason or reason

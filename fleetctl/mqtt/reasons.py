@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fleetctl.errors import Conflict, Denied, FleetError, Unavailable
 from fleetctl.model.device import printable
 
+BROKER_HINT = "the broker's log says why; is it the right one? fleetctl context show"
 UNSPECIFIED, PROTOCOL_ERROR, NOT_AUTHORIZED, KEEP_ALIVE_TIMEOUT, TAKEN_OVER = 0x80, 0x82, 0x87, 0x8D, 0x8E
 _DENIED = {
     0x85: "the client id is not acceptable",
@@ -57,17 +58,22 @@ def error_for(code: int, sentence: str, hint: str = "") -> FleetError:
 
 def refused_connection(code: int, broker: str, client_id: str) -> FleetError:
     """Why CONNACK said no."""
-    hint = "check the credentials of this context: fleetctl context show" if code in _DENIED else ""
+    hint = "check the credentials of this context: fleetctl context show" if code in _DENIED else BROKER_HINT
     who = f" to {printable(client_id)}" if code == 0x85 else ""
     return error_for(code, f"the broker at `{broker}` refused the connection{who}", hint)
+
+
+def silent(broker: str, timeout: float) -> Unavailable:
+    """No CONNACK within `timeout` seconds."""
+    return Unavailable(f"the broker at `{broker}` did not answer CONNECT within {timeout:g} s", BROKER_HINT)
 
 
 def ended_connection(code: int, broker: str, client_id: str) -> FleetError:
     """Why a DISCONNECT of the broker came."""
     if code == TAKEN_OVER:
         return Conflict(f"another client took over {printable(client_id)}", "let one of the two end")
-    error = error_for(code, f"the broker at `{broker}` ended the connection")
-    return error if isinstance(error, Denied) else Unavailable(error.message)
+    error = error_for(code, f"the broker at `{broker}` ended the connection", BROKER_HINT)
+    return error if isinstance(error, Denied) else Unavailable(error.message, BROKER_HINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +87,5 @@ class Refusal:
 
     def error(self) -> FleetError:
         what = "a subscription to" if self.subscription else "a message on"
-        hint = "the broker's rules give this identity no right to it" if self.code in _DENIED else ""
+        hint = "the broker's rules give this identity no right to it" if self.code in _DENIED else BROKER_HINT
         return error_for(self.code, f"the broker refused {what} {printable(self.topic)}", hint)

@@ -12,6 +12,7 @@ from fleetctl.model import topic as topics_of
 from fleetctl.mqtt.connection import Connection, Message, Will
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.mqtt.message import Inbox
+from fleetctl.mqtt.reasons import BROKER_HINT
 
 BATCH = 500
 STEP_SECONDS = 1.0
@@ -92,7 +93,9 @@ class Session:
 
     def _not_acknowledged(self) -> Unavailable:
         count = self.connection.unacknowledged
-        return Unavailable(f"the broker at `{self.connection.endpoint}` did not acknowledge {count} messages in time")
+        return Unavailable(
+            f"the broker at `{self.connection.endpoint}` did not acknowledge {count} messages in time", BROKER_HINT
+        )
 
     # -- subscribing
 
@@ -119,7 +122,7 @@ class Session:
         self._raise_refusal()
 
     def _no_answer(self) -> Unavailable:
-        return Unavailable(f"the broker at `{self.connection.endpoint}` did not answer in time")
+        return Unavailable(f"the broker at `{self.connection.endpoint}` did not answer in time", BROKER_HINT)
 
     # -- receiving
 

@@ -62,7 +62,8 @@ class Ledger:
             return Pending(message, "wait longer: --timeout 30s")
         if all(state in _AWAY for state in bad):
             return Unavailable(message, "see who is there: fleetctl provision list --refresh -l status=online")
-        return Partial(message, "see each device's result") if set(bad) & {*_OPEN, *_AWAY} else FleetError(message)
+        kind = Partial if set(bad) & {*_OPEN, *_AWAY} else FleetError
+        return kind(message, "see each device's result")
 
     def _close(self, device: str, status: str, result: Any = None) -> CommandResult:
         self.waiting.discard(device)

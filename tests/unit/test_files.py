@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fleetctl import files
-from fleetctl.errors import Conflict, Denied, FleetError, Malformed, NotFound
+from fleetctl.errors import ConfigError, Conflict, Denied, FleetError, Malformed, NotFound
 
 
 def mode_of(path: Path) -> int:
@@ -66,6 +66,14 @@ def test_a_missing_folder_is_not_found(tmp_path: Path) -> None:
         files.write_atomic(tmp_path / "no" / "a", b"x")
     with pytest.raises(NotFound, match="cannot read"):
         files.read_limited(tmp_path / "no", 10)
+
+
+def test_a_folder_where_a_file_is_meant_is_a_wrong_word(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path, tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError) as error:
+            files.read_limited(wrong, 10)
+        assert str(wrong) in error.value.hint
 
 
 def test_a_file_beyond_its_limit_is_refused(tmp_path: Path) -> None:

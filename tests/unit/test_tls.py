@@ -221,8 +221,9 @@ def test_a_certificate_is_no_revocation_list(world: World) -> None:
 
 
 def test_a_key_of_another_certificate_is_named(world: World) -> None:
-    with pytest.raises(ConfigError, match="does not belong to the certificate"):
+    with pytest.raises(ConfigError, match="does not belong to the certificate") as error:
         tls.client_context(world.people.pem, world.client[0], world.server[1])
+    assert "openssl pkey" in error.value.hint
 
 
 def test_an_encrypted_key_does_not_ask_on_the_terminal(world: World) -> None:

@@ -250,7 +250,7 @@ def test_it_says_where_it_listens_and_leaves_no_state_behind(context: Context, e
 
 def test_a_taken_port_is_named_and_nothing_is_left(context: Context, engine: str) -> None:
     port = Endpoint.parse_url(context.broker).port
-    with socket.create_server(("127.0.0.1", port)), pytest.raises(Unavailable, match=f"port {port} is taken"):
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(Unavailable, match=f"port `{port}` is taken"):
         next(iter(run_broker(context, engine, requests=SimpleQueue())))
     assert not (context.folder / "broker.pid").exists()
 

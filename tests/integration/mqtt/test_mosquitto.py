@@ -158,7 +158,7 @@ def test_a_reload_that_locks_everybody_out_is_reported(own_stand: "Stand") -> No
 
 
 def test_a_taken_port_is_named(own_stand: "Stand") -> None:
-    with pytest.raises(Unavailable, match=f"port {own_stand.config.device.port} is taken"):
+    with pytest.raises(Unavailable, match=f"port `{own_stand.config.device.port}` is taken"):
         Mosquitto(own_stand.config).start()
 
 
