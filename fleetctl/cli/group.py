@@ -149,7 +149,7 @@ class LazyGroup(Group):
 
     def unknown(self, ctx: Context, word: str) -> UsageError:
         if word in ALIASES:
-            return UsageError(f"no command `{word}`", f"here it is fleetctl {ALIASES[word]}")
+            return UsageError(f"no command `{word}`", f"use fleetctl {ALIASES[word]}")
         return super().unknown(ctx, word)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:

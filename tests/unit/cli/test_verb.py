@@ -144,7 +144,7 @@ def test_what_people_type_first_gets_a_hint(capsys: pytest.CaptureFixture[str], 
     status, _, err = run(capsys, word, "list")
     assert status == 2
     assert f"no command `{word}`" in err
-    assert f"hint: here it is fleetctl {group.ALIASES[word]}" in err
+    assert f"hint: use fleetctl {group.ALIASES[word]}" in err
 
 
 def test_a_bare_group_shows_its_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
