@@ -8,7 +8,7 @@ def bytes_of_hex:
   explode | map(if . >= 97 then . - 87 else . - 48 end) | [range(0; length; 2) as $i | .[$i] * 16 + .[$i + 1]];
 def hex: "0123456789abcdef" as $digits
   | [.[] | (. / 16 | floor) as $high | $digits[$high : $high + 1] + $digits[. - $high * 16 : . - $high * 16 + 1]] | join("");
-def octal: .[] | "\\0\(. / 64 | floor)\(. / 8 | floor | . % 8)\(. % 8)";
+def escaped: [.[] | "\\0\(. / 64 | floor)\(. / 8 | floor | . % 8)\(. % 8)"] | join(""); # as printf %b reads it
 
 def number($b; $p; $n): reduce range($n) as $i (0; . * 256 + $b[$p + $i]);
 
@@ -78,7 +78,7 @@ def item($b; $p; $depth):
 def cbor: . as $b | item($b; 0; 16) | if .next == ($b | length) then .v else fail("something follows it") end;
 
 # ---- COSE_Sign1 (RFC 9052)
-def bstr($length): if type == "object" and has("b") and ($length == null or (.b | length) == $length) then .b
+def bstr($size): if type == "object" and has("b") and ($size == null or (.b | length) == $size) then .b
   else fail("these are not the bytes that were to be there") end;
 def envelope:
   if .[0] != 210 then fail("no tag 18") else .[1:] | cbor end
@@ -97,6 +97,16 @@ def spki: # SubjectPublicKeyInfo in DER (RFC 8410, RFC 5480)
 def der_signature: # r || s of ES256 as openssl reads it
   def integer: until(length == 1 or .[0] != 0; .[1:]) | if .[0] > 127 then [0] + . else . end | [2, length] + .;
   (.[:32] | integer) + (.[32:] | integer) | [48, length] + .;
+
+# What there is to prove, a line each: algorithm, key, what is signed, signature, payload; `unknown` where no such key counts.
+# 1. It is a COSE_Sign1 in its one spelling.  2. Its kid names one of the keys of the role, which has not expired.
+# 3. Its algorithm is the one that this key pins.  openssl does the rest.
+def proof($trust; $role; $place; $now): envelope as $e
+  | [$trust.keys[] | select(.role == $role and .kid == $e.kid and (.notAfter == null or $now == null or $now <= .notAfter))][0]
+  | if . == null then "unknown"
+    elif .alg != $e.alg then fail("another algorithm than the one of the key")
+    else .alg, (spki | escaped), ($e | sig_structure($place) | escaped),
+      ((if .alg == -7 then $e.signature | der_signature else $e.signature end) | escaped), $e.payload end;
 
 # ---- members of the signed maps: below 100 every key must be known
 def members($known):

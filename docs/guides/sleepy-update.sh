@@ -8,54 +8,41 @@ TEST_SECONDS=60
 
 # ------------------------------------------------------------------------------------------------ what is proved
 
-check_signature() { # check_signature KEY SIGNED SIGNATURE (files)
-    case $(jq .alg "$1") in
-    -8) openssl pkeyutl -verify -pubin -keyform DER -inkey "$1.der" -rawin -in "$2" -sigfile "$3" ;;
-    -7) openssl dgst -sha256 -keyform DER -verify "$1.der" -signature "$3" "$2" ;;
-    *) false ;;
-    esac >/dev/null 2>&1
-}
-
-# prove ENVELOPE PLACE KEYS PAYLOAD: the payload of an envelope, signed for a place by one of the keys (files of JSON).
-# 1. It is a COSE_Sign1 in its one spelling.  2. Its kid names one of the keys, which has not expired.
-# 3. Its algorithm is the one that this key pins.  4. The signature covers header, place and payload.
-# Status 2 where step 2 fails, 1 where another does.
+# prove ENVELOPE PLACE TRUST ROLE: the payload of an envelope, signed for a place by a key of that role, to $tmp/payload.
+# `proof` in sleepy-device.jq has the steps. Status 2 where no key that counts signed it, 1 where anything else is wrong.
 prove() {
-    lib envelope <"$1" >"$tmp/envelope" || return 1
-    jq -ce --slurpfile keys "$3" --argjson now "$(clock)" \
-        '.kid as $kid | first($keys[0][] | select(.kid == $kid and (.notAfter == null or $now == null or $now <= .notAfter)))' \
-        "$tmp/envelope" >"$tmp/key" || return 2
-    jq -e --slurpfile key "$tmp/key" '.alg == $key[0].alg' "$tmp/envelope" >"$tmp/null" || return 1
-    write_bytes "$tmp/key.der" spki "$tmp/key" || return 1
-    lib 'sig_structure($place)' --arg place "$2" <"$tmp/envelope" >"$tmp/structure" || return 1
-    write_bytes "$tmp/signed" . "$tmp/structure" || return 1
-    write_bytes "$tmp/signature" 'if .alg == -7 then .signature | der_signature else .signature end' "$tmp/envelope" || return 1
-    check_signature "$tmp/key" "$tmp/signed" "$tmp/signature" || return 1
-    jq -c .payload "$tmp/envelope" >"$4"
+    lib 'proof($trust[0]; $role; $place; $now)' -r --slurpfile trust "$3" --arg role "$4" --arg place "$2" --argjson now "$(clock)" \
+        <"$1" >"$tmp/proof" || return 1
+    { read -r alg && read -r key && read -r signed && read -r signature && read -r payload; } <"$tmp/proof" || return 2
+    printf '%b' "$key" >"$tmp/key" && printf '%b' "$signed" >"$tmp/signed" && printf '%b' "$signature" >"$tmp/signature" || return 1
+    case $alg in
+    -8) openssl pkeyutl -verify -pubin -keyform DER -inkey "$tmp/key" -rawin -in "$tmp/signed" -sigfile "$tmp/signature" ;;
+    -7) openssl dgst -sha256 -keyform DER -verify "$tmp/key" -signature "$tmp/signature" "$tmp/signed" ;;
+    *) false ;;
+    esac >"$tmp/null" 2>&1 || return 1
+    printf '%s\n' "$payload" >"$tmp/payload"
 }
 
 # read_trust ENVELOPE: a trust document signed by our root, for our tenant, every kid that of its key; to $tmp/trust.new.
 read_trust() {
-    prove "$1" "$tenant/_fleet/trust" "$tmp/root" "$tmp/payload" || return 1
-    lib trust_document <"$tmp/payload" >"$tmp/trust.new" || return 1
-    [ "$(jq -r .tenant "$tmp/trust.new")" = "$tenant" ] || return 1
-    jq -c '.keys[]' "$tmp/trust.new" >"$tmp/trust.keys"
-    while read -r line; do
-        printf '%s' "$line" >"$tmp/one"
-        write_bytes "$tmp/one.der" spki "$tmp/one" || return 1
-        case $(sha256 "$tmp/one.der") in "$(jq -r .kid "$tmp/one")"*) ;; *) return 1 ;; esac
-    done <"$tmp/trust.keys"
+    prove "$1" "$tenant/_fleet/trust" "$tmp/root" root || return 1
+    lib 'trust_document | if .tenant != $tenant then fail("another tenant") else ., (.keys[] | "\(.kid) \(spki | escaped)") end' \
+        -r --arg tenant "$tenant" <"$tmp/payload" >"$tmp/document" || return 1
+    {
+        read -r document
+        while read -r kid key; do
+            printf '%b' "$key" >"$tmp/key"
+            case $(sha256 "$tmp/key") in "$kid"*) ;; *) return 1 ;; esac
+        done
+    } <"$tmp/document"
+    printf '%s\n' "$document" >"$tmp/trust.new"
 }
-hold_trust() { # the keys that count from now on
-    mv "$tmp/trust.new" "$tmp/trust"
-    for role in release rollout; do
-        jq -c --arg role "$role" '[.keys[] | select(.role == $role)]' "$tmp/trust" >"$tmp/$role"
-    done
-}
+hold_trust() { mv "$tmp/trust.new" "$tmp/trust"; } # the keys that count from now on
 load_trust() { # root, and the greater of the bundle's trust document and the one received last
     openssl pkey -pubin -in "$bundle/root.pub" -outform DER -out "$tmp/root.der" || die "\`$bundle/root.pub\` is no public key"
-    bytes_of "$tmp/root.der" | jq -c --arg kid "$(printf %.16s "$(sha256 "$tmp/root.der")")" \
-        '[{kid: $kid, notAfter: null} + if length == 44 then {alg: -8, key: .[12:]} else {alg: -7, key: .[26:]} end]' >"$tmp/root"
+    bytes_of "$tmp/root.der" | jq -c --arg kid "$(printf %.16s "$(sha256 "$tmp/root.der")")" '{keys: [
+        {role: "root", kid: $kid, notAfter: null} + if length == 44 then {alg: -8, key: .[12:]} else {alg: -7, key: .[26:]} end]}' \
+        >"$tmp/root"
     bytes_of "$bundle/trust.cose" >"$tmp/candidate"
     read_trust "$tmp/candidate" || die "\`$bundle/trust.cose\` is not signed by \`$bundle/root.pub\`"
     hold_trust
@@ -70,45 +57,58 @@ newer_trust() { jq -e --slurpfile held "$tmp/trust" '.version > $held[0].version
 # 3. The manifest's envelope is the one that it names.  4. A release key signed the manifest: if not, the offer has that flaw.
 # A cancel needs 1 and 2 only.
 on_update() {
-    short "$tmp/ota.hex" && lib 'bytes_of_hex | cbor | if type == "array" and length == 2 then map(bstr(null)) else fail("no pair") end' \
-        <"$tmp/ota.hex" >"$tmp/pair" || {
+    short "$tmp/ota.hex" && lib 'bytes_of_hex | cbor | if type == "array" and length == 2 then map(bstr(null)) else fail("no pair") end
+        | .[0], .[1], (.[1] | escaped)' -r <"$tmp/ota.hex" >"$tmp/pair" || {
         drop "an update that is not two envelopes"
         return
     }
-    jq -c '.[0]' "$tmp/pair" >"$tmp/first" && jq -c '.[1]' "$tmp/pair" >"$tmp/second"
-    prove "$tmp/first" "$base/ota/desired" "$tmp/rollout" "$tmp/payload" && lib assignment <"$tmp/payload" >"$tmp/assignment" &&
-        jq -e --arg tenant "$tenant" --arg id "$id" '.tenant == $tenant and .device == $id' "$tmp/assignment" >"$tmp/null" || {
+    { read -r first && read -r second && read -r bytes; } <"$tmp/pair"
+    printf '%s\n' "$first" >"$tmp/first" && printf '%s\n' "$second" >"$tmp/second" && printf '%b' "$bytes" >"$tmp/named"
+    prove "$tmp/first" "$base/ota/desired" "$tmp/trust" rollout &&
+        lib '(assignment | if .tenant == $tenant and .device == $id then ., .action, .manifest else fail("another device") end), escaped' \
+            -r --arg tenant "$tenant" --arg id "$id" <"$tmp/payload" >"$tmp/proved" || {
         drop "an assignment that no rollout key signed for this device"
         return
     }
-    write_bytes "$tmp/content" . "$tmp/payload"
+    { read -r assignment && read -r action && read -r manifest && read -r bytes; } <"$tmp/proved"
+    printf '%s\n' "$assignment" >"$tmp/assignment" && printf '%b' "$bytes" >"$tmp/content"
     content=$(sha256 "$tmp/content")
-    flaw='' image=null why=''
-    if [ "$(jq -r .action "$tmp/assignment")" = install ]; then
-        write_bytes "$tmp/named" . "$tmp/second"
-        [ "$(sha256 "$tmp/named")" = "$(jq -r .manifest "$tmp/assignment")" ] || {
+    flaw='' image=null
+    if [ "$action" = install ]; then
+        [ "$(sha256 "$tmp/named")" = "$manifest" ] || {
             drop "a manifest that the assignment does not name"
             return
         }
-        prove "$tmp/second" fleetctl/manifest "$tmp/release" "$tmp/payload"
+        prove "$tmp/second" fleetctl/manifest "$tmp/trust" release
         case $? in
-        0) if lib manifest <"$tmp/payload" >"$tmp/manifest"; then image=$(cat "$tmp/manifest"); else flaw=SIGNATURE why='the manifest is malformed'; fi ;;
-        2) flaw=UNTRUSTED_KEY why='no release key signed the manifest' ;;
-        *) flaw=SIGNATURE why='the signature of the manifest does not match' ;;
+        0) image=$(lib manifest <"$tmp/payload") || image=null flaw='SIGNATURE the manifest is malformed' ;;
+        2) flaw='UNTRUSTED_KEY no release key signed the manifest' ;;
+        *) flaw='SIGNATURE the signature of the manifest does not match' ;;
         esac
     fi
     consider
 }
 
 consider() { # the verdict on a proved assignment: an order counts once, and never a lower one (docs/protocol.md, "Updates")
-    verdict=$(jq -r --slurpfile offer "$tmp/assignment" --arg content "$content" '$offer[0] as $new | .attempt as $held
+    lib '.attempt as $held | $offer[0] as $new | .images[.running].version as $runs
         | ($held != null and ([$held.phase] | inside(["succeeded", "rolled_back", "canceled", "rejected", "failed"]) | not)) as $open
-        | if $new.order == .order and $content == .content then "repeated"
+        | ($held != null and $held.rolloutId == $new.rollout) as $same
+        | (if $new.order == .order and $content == .content then "repeated"
           elif $new.order <= .order then "replayed"
           elif $open and ([$held.phase] | inside(["installed", "rebooting", "testing", "rolling_back"])) then "postponed"
-          elif $new.action == "cancel" then if $open then "cancel" elif $held != null and $held.rolloutId == $new.rollout and $held.number >= $new.attempt then "noted" else "canceled" end
-          elif $held != null and $held.rolloutId == $new.rollout and $new.attempt <= $held.number then "replayed"
-          elif $open then "supersede" else "offer" end' "$state/record.json")
+          elif $new.action == "cancel" then if $open then "cancel" elif $same and $held.number >= $new.attempt then "noted" else "canceled" end
+          elif $same and $new.attempt <= $held.number then "replayed"
+          elif $open then "supersede" else "offer" end),
+          (if $image == null then ""
+          elif $image.class != $class then "INCOMPATIBLE \($image.name) is not for a \($class)"
+          elif $image.counter < .counter then "DOWNGRADE security counter \($image.counter) is below \(.counter)"
+          elif ($new.allowDowngrade | not) and older($image.version; $runs) then "DOWNGRADE \($image.version) is older than \($runs)"
+          elif $image.size > $room then "NO_SPACE \($image.size) bytes do not fit a slot"
+          elif $now == null and ($new.notBefore != null or $new.notAfter != null or $new.window != null) then "NO_CLOCK the clock is not set"
+          elif $now != null and $new.notAfter != null and $now > $new.notAfter then "EXPIRED the time of the assignment is over"
+          else "" end)' -r --slurpfile offer "$tmp/assignment" --arg content "$content" --argjson image "$image" --arg class "$class" \
+        --argjson room "$SLOT_SIZE" --argjson now "$(clock)" <"$state/record.json" >"$tmp/verdict"
+    { read -r verdict && read -r objection; } <"$tmp/verdict"
     case $verdict in
     repeated) ;;
     replayed)
@@ -116,15 +116,14 @@ consider() { # the verdict on a proved assignment: an order counts once, and nev
         return
         ;;
     postponed) return ;;
-    noted) know ;;
-    cancel) step canceled CANCELED "canceled by order $(jq .order "$tmp/assignment")" "$KNOW | .attempt.order = .order" \
+    noted) change "$KNOW" --slurpfile offer "$tmp/assignment" --arg content "$content" ;;
+    cancel) step canceled CANCELED "canceled by a later order" "$KNOW | .attempt.order = .order" \
         --slurpfile offer "$tmp/assignment" --arg content "$content" ;;
     canceled) open_attempt canceled CANCELED ;;
     *)
         [ "$verdict" = offer ] || step canceled CANCELED superseded
-        objection=$(object)
         if [ -n "$flaw" ]; then
-            open_attempt failed "$flaw" "$why"
+            open_attempt failed "${flaw%% *}" "${flaw#* }"
         elif [ -n "$objection" ]; then
             open_attempt rejected "${objection%% *}" "${objection#* }"
         else
@@ -135,31 +134,20 @@ consider() { # the verdict on a proved assignment: an order counts once, and nev
     printf '%s' "$content" >"$tmp/shown" # this session has shown the assignment
 }
 KNOW='.order = $offer[0].order | .content = $content'
-know() { change "$KNOW" --slurpfile offer "$tmp/assignment" --arg content "$content"; }
-object() { # why a sound offer is refused, as `CODE detail`; nothing where it is not
-    jq -r -L "$here" --slurpfile record "$state/record.json" --slurpfile offer "$tmp/assignment" --argjson image "$image" --argjson now "$(clock)" \
-        --arg class "$class" --argjson room "$SLOT_SIZE" -n "$LIB"' $record[0] as $record | $offer[0] as $offer | $record.images[$record.running].version as $runs
-        | if $image == null then ""
-          elif $image.class != $class then "INCOMPATIBLE \($image.name) is not for a \($class)"
-          elif $image.counter < $record.counter then "DOWNGRADE security counter \($image.counter) is below \($record.counter)"
-          elif ($offer.allowDowngrade | not) and older($image.version; $runs) then "DOWNGRADE \($image.version) is older than \($runs)"
-          elif $image.size > $room then "NO_SPACE \($image.size) bytes do not fit a slot"
-          elif $now == null and ($offer.notBefore != null or $offer.notAfter != null or $offer.window != null) then "NO_CLOCK the clock is not set"
-          elif $now != null and $offer.notAfter != null and $now > $offer.notAfter then "EXPIRED the time of the assignment is over"
-          else "" end'
-}
 open_attempt() { # open_attempt PHASE [CODE] [DETAIL]: the first step of a new attempt
-    spread=$(printf '%s/%s' "$(jq -r .rollout "$tmp/assignment")" "$id" | openssl dgst -sha256 -r)
-    change "$KNOW"' | . as $r | $offer[0] as $o | ($phase == "accepted") as $taken
+    step_phase=$1 step_code=${2:-} step_detail=${3:-}
+    spread=$(printf '%s' "$assignment$id" | openssl dgst -sha256 -r)
+    jq -c --slurpfile offer "$tmp/assignment" --arg content "$content" --argjson image "$image" --argjson now "$(clock)" \
+        --argjson spread "$(printf %d "0x$(printf %.8s "$spread")")" --arg phase "$1" --arg code "$step_code" --arg detail "$step_detail" \
+        --argjson at "$(timestamp)" "$KNOW"' | . as $r | $offer[0] as $o | ($phase == "accepted") as $taken
         | .attempt = {rolloutId: $o.rollout, number: $o.attempt, order: $o.order, manifest: "sha256:\($o.manifest)", phase: $phase, step: 1,
             code: (if $code == "" then null else $code end), detail: (if $detail == "" then null else $detail end), progress: 0,
             from: $r.images[$r.running].version, slot: (if $taken then {A: "B", B: "A"}[$r.active] else null end),
             acceptedBoot: (if $taken then $r.boot else null end), notBefore: $o.notBefore, notAfter: $o.notAfter, window: $o.window,
             readyAt: (if $now == null then null else $now + $o.jitter * $spread / 4294967296 end), tries: 0,
-            image: (if $image == null then null else {version: $image.version, digest: $image.sha256, size: $image.size, counter: $image.counter} end)}' \
-        --slurpfile offer "$tmp/assignment" --arg content "$content" --argjson image "$image" --argjson now "$(clock)" \
-        --argjson spread "$(printf %d "0x$(printf %.8s "$spread")")" --arg phase "$1" --arg code "${2:-}" --arg detail "${3:-}"
-    report
+            image: (if $image == null then null else {version: $image.version, digest: $image.sha256, size: $image.size, counter: $image.counter} end)}
+        | ., '"$REPORT" "$state/record.json" >"$tmp/step"
+    settle
 }
 
 # ------------------------------------------------------------------------------------------------ the update
@@ -168,8 +156,7 @@ open_attempt() { # open_attempt PHASE [CODE] [DETAIL]: the first step of a new a
 
 advance() { # as far as this wake gets
     while :; do
-        phase=$(get '.attempt.phase // ""') digest=$(get '.attempt.image.digest // ""') inactive=$(other "$(get .active)")
-        terms=$(terms)
+        look
         case $phase:$terms in
         accepted:over | deferred:over | downloading:over | downloaded:over | verified:over | installing:over)
             step failed EXPIRED 'the time of the assignment is over'
@@ -192,27 +179,33 @@ advance() { # as far as this wake gets
             self_test
             ;;
         *)
-            if [ "$(get '.images[.active].counter > .counter')" = true ]; then change '.counter = .images[.active].counter'; fi
+            if $raised; then change '.counter = .images[.active].counter'; fi
             rm -f "$state"/download-*
             return
             ;;
         esac
     done
 }
-terms() { # over, open or held: the times of the assignment
-    jq -r --argjson now "$(clock)" '.attempt // {} | ($now // 0 | . % 86400 / 60 | floor) as $minute
-        | if $now == null then "open"
-          elif .notAfter != null and $now > .notAfter then "over"
-          elif (.notBefore // 0) > $now or (.readyAt // 0) > $now then "held"
-          elif .window == null then "open"
-          else .window as [$from, $to]
+look() { # what there is to know of the attempt; `terms` says whether its times let it go on
+    jq -r --argjson now "$(clock)" '(.attempt // {phase: "none"}) as $a | {A: "B", B: "A"}[.active] as $inactive
+        | ($now // 0 | . % 86400 / 60 | floor) as $minute
+        | $a.phase, $a.image.digest // "none", $a.image.size // 0, $a.tries // 0, $inactive, .images[$inactive].digest // "none",
+          .images[.active].counter > .counter,
+          if $now == null then "open"
+          elif $a.notAfter != null and $now > $a.notAfter then "over"
+          elif ($a.notBefore // 0) > $now or ($a.readyAt // 0) > $now then "held"
+          elif $a.window == null then "open"
+          else $a.window as [$from, $to]
             | if (if $from < $to then $minute >= $from and $minute < $to else $minute >= $from or $minute < $to end) then "open" else "held" end
-          end' "$state/record.json"
+          end' "$state/record.json" >"$tmp/look"
+    { read -r phase && read -r digest && read -r size && read -r tries && read -r inactive && read -r holds && read -r raised &&
+        read -r terms; } <"$tmp/look" || die "the record cannot be read"
+    part=$state/download-$digest
 }
 
 download() { # status 1: the rest at the next wake
     flush
-    part=$state/download-$digest size=$(get .attempt.image.size) before=$(size_of "$part") answered=000 ended=0
+    before=$(size_of "$part") answered=000 ended=0
     if [ "$before" -gt "$size" ]; then rm -f "$part" && before=0; fi
     if [ "$before" -lt "$size" ]; then
         answered=$(curl -q -sS -f --proto =https --tlsv1.3 --cacert "$bundle/ca.pem" --cert "$bundle/device.pem" --key "$bundle/device.key" \
@@ -233,7 +226,7 @@ download() { # status 1: the rest at the next wake
     esac
     if [ "$after" -gt "$before" ]; then
         step downloading '' '' '.attempt.tries = 0 | .attempt.progress = ($after * 100 / .attempt.image.size | floor)' --argjson after "$after"
-    elif [ "$(get .attempt.tries)" -ge "$DOWNLOAD_TRIES" ]; then
+    elif [ "$tries" -ge "$DOWNLOAD_TRIES" ]; then
         step failed CONNECTION_LOST "no byte in $DOWNLOAD_TRIES tries"
         return
     else
@@ -243,8 +236,7 @@ download() { # status 1: the rest at the next wake
     return 1
 }
 verify() {
-    part=$state/download-$digest
-    if [ "$(size_of "$part")" -eq "$(get .attempt.image.size)" ] && [ "$(sha256 "$part")" = "$digest" ]; then
+    if [ "$(size_of "$part")" -eq "$size" ] && [ "$(sha256 "$part")" = "$digest" ]; then
         step verified
     else
         rm -f "$part"
@@ -253,8 +245,8 @@ verify() {
 }
 install_image() { # write the inactive slot and read it back; then set the boot flag, if this wake has shown the assignment right before
     target=$(slot "$inactive")
-    if [ "$(get ".images.$inactive.digest // \"\"")" != "$digest" ]; then
-        if [ -f "$state/download-$digest" ] && ! keep "$target" <"$state/download-$digest"; then
+    if [ "$holds" != "$digest" ]; then
+        if [ -f "$part" ] && ! keep "$target" <"$part"; then
             step failed NO_SPACE 'the slot cannot be written'
             return 0
         fi
@@ -268,9 +260,11 @@ install_image() { # write the inactive slot and read it back; then set the boot 
     flush
     listen || return 1
     take
-    [ "$(get .attempt.phase)" = installing ] || return 0
-    [ "$(get '"\(.content) \(.attempt.order == .order)"')" = "$(cat "$tmp/shown" 2>/dev/null) true" ] || return 1
-    [ "$(get .attempt.image.digest)" = "$digest" ] || return 0
+    case $(get '"\(.attempt.phase) \(.attempt.image.digest) \(.attempt.order == .order) \(.content)"') in
+    "installing $digest true $(cat "$tmp/shown" 2>/dev/null)") ;;
+    "installing $digest "*) return 1 ;;
+    *) return 0 ;;
+    esac
     step installed '' '' '.trial = $slot | .tries = ($tries | tonumber)' --arg slot "$inactive" --arg tries "$START_TRIES"
 }
 
