@@ -1,5 +1,6 @@
 """Where the demo happens: a temporary home, three free ports in a row, and nothing left of either."""
 
+import secrets
 import shutil
 import socket
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from fleetctl.errors import Unavailable
 
 FIRST_PORT, LAST_PORT = 20000, 32000
+TRIES = 1000
 HOST = "127.0.0.1"
 
 
@@ -23,11 +25,10 @@ def home() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_ports(start: int) -> int:
-    """The first of three ports in a row that nobody uses: devices, fleet, artifacts; looked for from `start` on."""
-    span = LAST_PORT - FIRST_PORT
-    for offset in range(0, span, 3):
-        port = FIRST_PORT + (start + offset) % span
+def free_ports() -> int:
+    """The first of three ports in a row that nobody uses: devices, fleet, artifacts; two demos that begin at once rarely meet."""
+    for _ in range(TRIES):
+        port = FIRST_PORT + secrets.randbelow((LAST_PORT - FIRST_PORT) // 3) * 3
         if _are_free(range(port, port + 3)):
             return port
     raise Unavailable(f"no three free ports between {FIRST_PORT} and {LAST_PORT}", "end what uses them: ss -ltnp")

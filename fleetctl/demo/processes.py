@@ -56,13 +56,19 @@ class Child:
             except queue.Empty:
                 raise Unavailable(f"the demo's {self._name} was not ready within {timeout:g} s") from None
             if found is None:
-                raise FleetError(f"the demo's {self._name} ended: {self._last_words()}")
+                raise self._ended()
             if found.get("event") == event:
                 return found
 
-    def _last_words(self) -> str:
+    def _ended(self) -> FleetError:
+        """Why it ended: `-o jsonl` makes its last line on stderr an error in JSON."""
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "without a word"
+        last = lines[-1] if lines else "without a word"
+        try:
+            error = json.loads(last)["error"]
+            return FleetError(f"the demo's {self._name} ended: {error['message']}", error["hint"] or "")
+        except (ValueError, KeyError, TypeError):
+            return FleetError(f"the demo's {self._name} ended: {last}")
 
     def stop(self) -> None:
         """Ask it to end, make it end, and wait until it has."""

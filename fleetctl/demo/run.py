@@ -1,6 +1,5 @@
 """The demo: from an empty machine to a staged rollout that succeeds, and one that stops itself, with real parts throughout."""
 
-import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -74,7 +73,7 @@ def run(devices: int = 30, *, engine: str | None = None, keep: bool = False) -> 
 
 
 def _build(stack: ExitStack, folder: Path, engine: str | None) -> Generator[Record, None, Stage]:
-    port = place.free_ports(os.getpid())
+    port = place.free_ports()
     environ = {"FLEETCTL_HOME": str(folder)}
     create_context(NAME, "acme", f"mqtts://{place.HOST}:{port}", "demo", environ=environ)
     yield {"event": "initialized", "context": NAME, "tenant": "acme"}

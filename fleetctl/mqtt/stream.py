@@ -59,8 +59,7 @@ class Stream:
         """Write what the socket takes. When it is broken, what can still be read says why (an alert of TLS)."""
         while self.is_open and self._output and self.failure is None:
             try:
-                with memoryview(self._output) as view:
-                    sent = self._socket.send(view[:CHUNK])
+                sent = self._socket.send(bytes(self._output[:CHUNK]))
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except (OSError, ValueError) as error:

@@ -34,7 +34,7 @@ PATIENCE = 20.0
 
 @pytest.fixture
 def context() -> Context:
-    create_context("prod", "acme", f"mqtts://localhost:{free_ports(os.getpid() * 3)}", "alice")
+    create_context("prod", "acme", f"mqtts://localhost:{free_ports()}", "alice")
     return load_context("prod")
 
 

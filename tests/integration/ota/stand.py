@@ -1,7 +1,6 @@
 """A fleet with real parts: a context, its broker as a process, and simulated devices as another."""
 
 import json
-import os
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +29,7 @@ class Stand:
         self.folder = folder
         self.environ = {"FLEETCTL_HOME": str(folder / "home")}
         self._stack = stack
-        port = place.free_ports(os.getpid() * 7)
+        port = place.free_ports()
         create_context("test", "acme", f"mqtts://{place.HOST}:{port}", "tester", environ=self.environ)
         self.broker = self.run("broker", "broker", "run", "--context", "test", "--engine", engine)
         self.broker.wait_for("listening", 20.0)

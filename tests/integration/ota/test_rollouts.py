@@ -236,13 +236,15 @@ def test_steps_alone_bring_a_rollout_to_its_end(stand: Stand) -> None:
     stand.run("serve", "ota", "serve", "--context", "test").wait_for("serving", 10.0)
     plan = stand.plan(stand.release("2.0.0"))
     deadline = time.monotonic() + 60
-    state = ""
-    while state != "completed" and time.monotonic() < deadline:
-        *_, entry = stand.fleet.updates.step(RolloutRef(plan.id))
-        assert isinstance(entry, RolloutEntry)
-        state = entry.state
+    while (entry := step(stand, plan.id)).state != "completed" and time.monotonic() < deadline:
         time.sleep(HEARTBEAT)
-    assert (state, entry.succeeded) == ("completed", 3)
+    assert (entry.state, entry.succeeded) == ("completed", 3)
+
+
+def step(stand: Stand, rollout: str) -> RolloutEntry:
+    *_, entry = stand.fleet.updates.step(RolloutRef(rollout))
+    assert isinstance(entry, RolloutEntry)
+    return entry
 
 
 def test_whoever_watches_sees_the_rollout_and_does_not_drive_it(stand: Stand) -> None:

@@ -61,6 +61,23 @@ def test_what_the_socket_does_not_take_waits(pair: tuple[Stream, socket.socket])
         received += len(theirs.recv(1 << 20))
 
 
+def test_ctrl_c_in_the_middle_of_a_flush_leaves_a_stream_that_can_say_goodbye() -> None:
+    class Interrupted(socket.socket):
+        def send(self, _data: object, _flags: int = 0) -> int:
+            raise KeyboardInterrupt
+
+    ours = Interrupted()
+    stream = Stream(ours)
+    stream.send(b"hello")
+    try:
+        stream.flush()
+    except KeyboardInterrupt as caught:
+        stream.send(b"bye")
+        assert caught.__traceback__ is not None
+    assert stream.unsent == len(b"hellobye")
+    stream.close()
+
+
 def test_one_fill_is_bounded(pair: tuple[Stream, socket.socket]) -> None:
     stream, theirs = pair
     theirs.setblocking(False)
