@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
-from fleetctl.errors import FleetError, Malformed
+from fleetctl.errors import FleetError, Malformed, Untrusted
 from fleetctl.model.attempt import Code
 from fleetctl.model.device import DevicePath
 from fleetctl.model.rollout.plan import ATTEMPT_LIMIT, Parameters, Plan, Skipped, SkipReason, Target
@@ -115,12 +115,12 @@ class PlanFile:
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
-        """Raises `Malformed` unless what people read is what was signed; the signature is for `keys` to verify."""
+        """Raises `Untrusted` unless what people read is what was signed; the signature is for `keys` to verify."""
         read = object_fields("the plan file", parse_json(payload, 3 * PLAN_LIMIT))
         envelope = _base64(read, "envelope", PLAN_LIMIT)
         plan = decode_plan(split(envelope, PLAN_LIMIT).payload)
         if read.mapping("plan") != readable(plan):
-            raise Malformed("the plan in the file is not the plan that was signed", "make a new one with fleetctl ota plan")
+            raise Untrusted("the plan in the file is not the plan that was signed", "make a new one with fleetctl ota plan")
         return cls(plan, _base64(read, "manifest", MANIFEST_LIMIT), envelope)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetctl.errors import Malformed
+from fleetctl.errors import Malformed, Untrusted
 from fleetctl.model.device import DevicePath
 from fleetctl.model.rollout import (
     Counts,
@@ -100,7 +100,7 @@ def test_a_plan_file_carries_the_plan_for_people_and_what_proves_it() -> None:
 def test_what_people_read_must_be_what_was_signed(key: str, value: object) -> None:
     document = json.loads(sealed(PLAN).encode())
     document["plan"][key] = value
-    with pytest.raises(Malformed, match="not the plan that was signed"):
+    with pytest.raises(Untrusted, match="not the plan that was signed"):
         PlanFile.decode(json.dumps(document).encode())
 
 
