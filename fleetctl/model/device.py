@@ -44,10 +44,13 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     return dict(sorted(labels.items()))
 
 
-def printable(text: str, limit: int = 80) -> str:
-    """`text` in backticks as it can be shown on a terminal: control characters escaped, cut at `limit`."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text[:limit])
-    return f"`{shown}{'…' if len(text) > limit else ''}`"
+def printable(text: str, limit: int = 120) -> str:
+    """`text` in backticks as it can be shown on a terminal: control characters escaped, the middle of what is too long left out.
+
+    The end stays, because that of a path is what names the file.
+    """
+    kept = text if len(text) <= limit else f"{text[: limit // 2]}…{text[-limit // 2 :]}"
+    return f"`{''.join(c if c.isprintable() else c.encode('unicode_escape', 'backslashreplace').decode() for c in kept)}`"
 
 
 @dataclass(frozen=True, slots=True, order=True)

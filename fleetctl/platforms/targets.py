@@ -2,13 +2,15 @@
 
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fleetctl.errors import NotFound, UsageError
-from fleetctl.model import selector
 from fleetctl.model.criteria import DeviceView
 from fleetctl.model.device import printable
 from fleetctl.platforms.protocol import Targets
+
+if TYPE_CHECKING:
+    from fleetctl.model.selector import Selector
 
 _T = TypeVar("_T")
 _GLOB = "*?["
@@ -30,6 +32,10 @@ def choose(candidates: Iterable[_T], targets: Targets, view: Callable[[_T], Devi
         NotFound: an id that was named is not among them.
         UsageError: the selector or the limit is wrong; raised before a candidate is read.
     """
+    if targets.selector is None and targets.limit is None:
+        return _chosen(candidates, targets.words, None, view)
+    from fleetctl.model import selector  # late: `provision list` without -l starts sooner
+
     wanted = None if targets.selector is None else selector.parse(targets.selector)
     if targets.limit is not None:
         selector.limit([], targets.limit)
@@ -55,7 +61,7 @@ def require_named(targets: Targets) -> Targets:
 
 
 def _chosen(
-    candidates: Iterable[_T], words: Sequence[str], wanted: selector.Selector | None, view: Callable[[_T], DeviceView]
+    candidates: Iterable[_T], words: Sequence[str], wanted: "Selector | None", view: Callable[[_T], DeviceView]
 ) -> Iterator[_T]:
     exact = {word for word in words if not is_glob(word)}
     globs = [word for word in words if is_glob(word)]
@@ -72,6 +78,8 @@ def _chosen(
 
 
 def _limited(chosen: Sequence[_T], size: str, view: Callable[[_T], DeviceView]) -> Iterator[_T]:
+    from fleetctl.model import selector
+
     names = [view(candidate).path.device_id for candidate in chosen]
     kept = set(selector.limit(names, size))
     return (candidate for candidate, name in zip(chosen, names, strict=True) if name in kept)
