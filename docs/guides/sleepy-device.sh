@@ -156,17 +156,21 @@ take() { # act on what was heard: trust first, because it says who may sign the 
     if $lost; then rm -f "$state/told"; fi
     report_twin
 }
+same() { cmp -s "$1" "$2" 2>/dev/null; } # what is heard at every wake is looked at once
 short() { [ "$(size_of "$1")" -le $((SIGNED_LIMIT * 2)) ]; }
 
 on_trust() {
+    if same "$tmp/trust.hex" "$state/trust.hex"; then return; fi
     short "$tmp/trust.hex" && lib bytes_of_hex <"$tmp/trust.hex" >"$tmp/candidate" && read_trust "$tmp/candidate" || {
         drop "a trust document that our root key did not sign"
         return
     }
-    newer_trust || return 0
-    keep "$state/trust.json" <"$tmp/candidate"
-    hold_trust
-    say "trust $(jq .version "$tmp/trust")"
+    if newer_trust; then
+        keep "$state/trust.json" <"$tmp/candidate"
+        hold_trust
+        say "trust $(jq .version "$tmp/trust")"
+    fi
+    keep "$state/trust.hex" <"$tmp/trust.hex"
 }
 
 on_command() { # on_command NAME HEX
@@ -211,6 +215,7 @@ answer() { # answer STATUS RESULT
 facts() { get '{firmwareVersion: .images[.running].version} | tojson'; }
 
 on_twin() {
+    if same "$tmp/twin.hex" "$state/twin.hex"; then return; fi
     printf '%b' "$(lib 'bytes_of_hex | escaped' -r <"$tmp/twin.hex")" >"$tmp/desired.json"
     jq -ces 'def count: type == "number" and . >= 0 and . == floor;
         if length == 1 and (.[0] | (.generation | count) and (.version | count) and (.desired | type) == "object")
@@ -221,6 +226,7 @@ on_twin() {
     if [ -f "$state/twin.json" ] && jq -e --slurpfile held "$state/twin.json" \
         '.generation == $held[0].generation and .version <= $held[0].version' "$tmp/desired" >"$tmp/null"; then return; fi
     keep "$state/twin.json" <"$tmp/desired"
+    keep "$state/twin.hex" <"$tmp/twin.hex"
     say "twin $(jq .version "$tmp/desired")"
 }
 report_twin() { # all there is to report, with what was refused in $errors; said when it is new, or when the broker has lost it
@@ -279,7 +285,9 @@ run() {
 claim() { # one at a time: two would write one record and cut each other off the broker
     if ! mkdir "$state/lock" 2>/dev/null; then
         holder=$(cat "$state/lock/pid" 2>/dev/null)
-        if [ -n "$holder" ] && kill -0 "$holder" 2>/dev/null; then die "\`$state\` is in use by process $holder"; fi
+        case $(tr '\0' ' ' 2>/dev/null <"/proc/$holder/cmdline") in # after a power cut the number may be somebody else's
+        *sleepy-device*"$state "*) die "\`$state\` is in use by process $holder" ;;
+        esac
     fi
     echo $$ >"$state/lock/pid"
     trap 'rm -rf "$state/lock" "$tmp"' EXIT

@@ -57,6 +57,7 @@ newer_trust() { jq -e --slurpfile held "$tmp/trust" '.version > $held[0].version
 # 3. The manifest's envelope is the one that it names.  4. A release key signed the manifest: if not, the offer has that flaw.
 # A cancel needs 1 and 2 only.
 on_update() {
+    if same "$tmp/ota.hex" "$state/ota.hex"; then return; fi # its attempt has ended
     short "$tmp/ota.hex" && lib 'bytes_of_hex | cbor | if type == "array" and length == 2 then map(bstr(null)) else fail("no pair") end
         | .[0], .[1], (.[1] | escaped)' -r <"$tmp/ota.hex" >"$tmp/pair" || {
         drop "an update that is not two envelopes"
@@ -93,7 +94,7 @@ consider() { # the verdict on a proved assignment: an order counts once, and nev
     lib '.attempt as $held | $offer[0] as $new | .images[.running].version as $runs
         | ($held != null and ([$held.phase] | inside(["succeeded", "rolled_back", "canceled", "rejected", "failed"]) | not)) as $open
         | ($held != null and $held.rolloutId == $new.rollout) as $same
-        | (if $new.order == .order and $content == .content then "repeated"
+        | (if $new.order == .order and $content == .content then if $open then "repeated" else "ended" end
           elif $new.order <= .order then "replayed"
           elif $open and ([$held.phase] | inside(["installed", "rebooting", "testing", "rolling_back"])) then "postponed"
           elif $new.action == "cancel" then if $open then "cancel" elif $same and $held.number >= $new.attempt then "noted" else "canceled" end
@@ -111,6 +112,7 @@ consider() { # the verdict on a proved assignment: an order counts once, and nev
     { read -r verdict && read -r objection; } <"$tmp/verdict"
     case $verdict in
     repeated) ;;
+    ended) keep "$state/ota.hex" <"$tmp/ota.hex" ;;
     replayed)
         drop "an assignment whose order does not rise"
         return
@@ -135,6 +137,7 @@ consider() { # the verdict on a proved assignment: an order counts once, and nev
 }
 KNOW='.order = $offer[0].order | .content = $content'
 open_attempt() { # open_attempt PHASE [CODE] [DETAIL]: the first step of a new attempt
+    rm -f "$state/ota.hex"
     step_phase=$1 step_code=${2:-} step_detail=${3:-}
     spread=$(printf '%s' "$assignment$id" | openssl dgst -sha256 -r)
     jq -c --slurpfile offer "$tmp/assignment" --arg content "$content" --argjson image "$image" --argjson now "$(clock)" \

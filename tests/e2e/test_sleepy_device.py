@@ -102,7 +102,7 @@ class Stand:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         environ = {"FLEETCTL_HOME": str(folder / "home")}
-        port = place.free_ports(os.getpid() * 5)
+        port = place.free_ports()
         create_context("wells", TENANT, f"mqtts://{place.HOST}:{port}", "tester", environ=environ)
         broker = child("broker", ["broker", "run", "--engine", "mosquitto", "-o", "jsonl"], environ, folder / "broker.log")
         stack.enter_context(broker).wait_for("listening", 20.0)
@@ -161,7 +161,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 
 
 def test_the_guide_does_what_it_says(tmp_path: Path) -> None:
-    port = place.free_ports(os.getpid() * 3)
+    port = place.free_ports()
     blocks = re.findall(r"^```console\n(.*?)^```", (GUIDES / "sleepy-device.md").read_text(), re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     words = "\n".join(line[2:] for line in lines if line.startswith("$ "))
@@ -343,7 +343,7 @@ def test_a_cancel_that_comes_right_before_the_boot_flag_is_obeyed(stand: Stand) 
     (one,) = stand.sleepers()
     envelope = stand.signed()
     stand.send(one, stand.offer(one, 1, envelope))
-    process = one.begin("wake", listen=3)
+    process = one.begin("wake", listen=2)
     deadline = monotonic() + 20
     while stand.retained(one, Channel.OTA_STATUS).get("phase") != "installing":
         assert monotonic() < deadline
