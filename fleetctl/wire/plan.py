@@ -116,12 +116,16 @@ class PlanFile:
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Raises `Untrusted` unless what people read is what was signed; the signature is for `keys` to verify."""
-        read = object_fields("the plan file", parse_json(payload, 3 * PLAN_LIMIT))
-        envelope = _base64(read, "envelope", PLAN_LIMIT)
-        plan = decode_plan(split(envelope, PLAN_LIMIT).payload)
-        if read.mapping("plan") != readable(plan):
-            raise Untrusted("the plan in the file is not the plan that was signed", "make a new one with fleetctl ota plan")
-        return cls(plan, _base64(read, "manifest", MANIFEST_LIMIT), envelope)
+        hint = "make a new one with fleetctl ota plan"
+        try:
+            read = object_fields("the plan file", parse_json(payload, 3 * PLAN_LIMIT))
+            envelope, manifest = _base64(read, "envelope", PLAN_LIMIT), _base64(read, "manifest", MANIFEST_LIMIT)
+            plan, shown = decode_plan(split(envelope, PLAN_LIMIT).payload), read.mapping("plan")
+        except Malformed as error:
+            raise Malformed(f"this is no plan: {error.message}", hint) from error
+        if shown != readable(plan):
+            raise Untrusted("the plan in the file is not the plan that was signed", hint)
+        return cls(plan, manifest, envelope)
 
 
 def readable(plan: Plan) -> dict[str, Json]:
