@@ -1,5 +1,6 @@
 """Is an artifact there, for somebody like a device? Asked before anything is dispatched."""
 
+import re
 import ssl
 
 import httpx
@@ -8,6 +9,7 @@ from fleetctl.errors import Denied, Unavailable, Untrusted
 from fleetctl.tls import explain
 
 TIMEOUT = 10.0
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
 def probe(base: str, hex_digest: str, size: int, context: ssl.SSLContext) -> None:
@@ -27,7 +29,8 @@ def probe(base: str, hex_digest: str, size: int, context: ssl.SSLContext) -> Non
         cause = _tls_cause(error)
         if cause is not None:
             raise explain(cause, httpx.URL(base).host) from error
-        raise Unavailable(f"the artifact base `{base}` does not answer: {error}", hint) from error
+        reason = _ERRNO.sub("", str(error)).lower() or "no reason given"
+        raise Unavailable(f"the artifact base `{base}` does not answer: {reason}", hint) from error
     if answer.status_code in (401, 403):
         raise Denied(f"the artifact base `{base}` refuses our certificate ({answer.status_code})", "check the client certificate")
     if answer.status_code != 200:

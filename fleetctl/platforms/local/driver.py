@@ -29,6 +29,7 @@ from fleetctl.model.rollout import (
     Promoted,
     Restored,
     Rollout,
+    Sighted,
     Snapshot,
     State,
     Tick,
@@ -36,6 +37,7 @@ from fleetctl.model.rollout import (
     Withdrawn,
     assignment_order,
 )
+from fleetctl.mqtt.message import Message
 from fleetctl.mqtt.session import Session
 from fleetctl.platforms.local.plans import SignedPlan, sign_state, verify_state
 from fleetctl.platforms.local.rollouts import entry_of, is_over
@@ -50,6 +52,8 @@ from fleetctl.wire.trust import TrustDocument
 BATCH = 400
 PATIENCE = 20.0
 BEAT = 0.2
+UNTOLD = ("queued", None)
+"""Where every device is before anything was said of it: no event."""
 
 Record = dict[str, object]
 
@@ -81,6 +85,7 @@ class Driver:
         self._keep = keep
         self._reader = Reader(signed.plan, trust)
         self._index = {target.id: index for index, target in enumerate(signed.plan.targets)}
+        self.sighted: dict[int, Message] = {}
         self._stages: dict[int, tuple[str, str | None]] = {}
         self._last = 0.0
         self._serial = 0
@@ -88,15 +93,19 @@ class Driver:
     # -- taking over
 
     def rebuild(self) -> Iterator[Record]:
-        """Learn from the broker how far the rollout is; nothing is published yet."""
+        """Learn from the broker how far the rollout is; nothing is published yet. An event for each device that is on its way."""
         self._restore()
         paths = [target.path for target in self.plan.targets]
         live = (topics.Channel.OTA_STATUS, topics.Channel.STATUS)
         self._session.subscribe([topics.of(path, channel) for path in paths for channel in live], qos=1)
-        for channel in (topics.Channel.OTA_DESIRED, topics.Channel.OTA_STATUS, topics.Channel.STATUS):
+        for channel in (topics.Channel.OTA_DESIRED, *live):
             held = self._session.read_retained([topics.of(path, channel) for path in paths], PATIENCE)
             for message in held.values():
-                yield from self._fold_message(message.topic, message.payload)
+                event = self._read(message)
+                if event is not None:
+                    self.rollout.fold(event)
+        for index in range(self.plan.size):
+            yield from self._moved(index)
 
     def _restore(self) -> None:
         """Take in the signed `/state`; one that is not signed by a rollout key is refused."""
@@ -140,7 +149,7 @@ class Driver:
     def turn(self, timeout: float = BEAT) -> Iterator[Record]:
         """Wait for messages at most `timeout` seconds, then take them and the time in."""
         for message in self._session.receive(timeout):
-            yield from self._fold_message(message.topic, message.payload)
+            yield from self._fold_message(message)
         yield from self.fold(Tick(self._now()))
 
     def abort(self) -> Iterator[Record]:
@@ -196,11 +205,11 @@ class Driver:
                 self._publish_state(snapshot)
             case Promoted(wave, size):
                 self._check_alone()
-                yield self.event("wave", wave=wave, size=size)
+                yield self.event("wave", wave=wave, size=size, why=f"wave {wave} has room for {size}")
             case Halted(evidence):
-                yield self.event("halted", reason=str(evidence), evidence=asdict(evidence))
+                yield self.event("halted", why=str(evidence), evidence=asdict(evidence))
             case Paused(reason):
-                yield self.event("paused", reason=reason)
+                yield self.event("paused", why=reason)
             case Completed():
                 yield self.event("completed")
 
@@ -221,8 +230,14 @@ class Driver:
 
     # -- telling
 
-    def _fold_message(self, topic: str, payload: bytes) -> Iterator[Record]:
-        event = self._reader.event(topic, payload, self._now())
+    def _read(self, message: Message) -> Event | None:
+        event = self._reader.event(message.topic, message.payload, self._now())
+        if isinstance(event, Sighted):
+            self.sighted[event.index] = message
+        return event
+
+    def _fold_message(self, message: Message) -> Iterator[Record]:
+        event = self._read(message)
         if event is None:
             return
         yield from self.fold(event)
@@ -232,7 +247,7 @@ class Driver:
 
     def _moved(self, index: int) -> Iterator[Record]:
         found = self.rollout.explain(index)
-        if self._stages.get(index) == (found.stage, found.phase):
+        if self._stages.get(index, UNTOLD) == (found.stage, found.phase):
             return
         self._stages[index] = (found.stage, found.phase)
         yield self.event(

@@ -70,7 +70,8 @@ class LocalMessages:
             reachable = [device for device in devices if ledger.is_waiting(device.id)]
             if wait and reachable:
                 session.subscribe([topics.command_reply(device.path, command) for device in reachable])
-            ids = self._send(session, reachable, command, args, ledger, timeout)
+            expires = rfc3339(self.fleet.clock() + timeout) if wait else None
+            ids = self._send(session, reachable, command, args, ledger, expires)
             session.flush()
             if wait:
                 yield from self._replies(session, ids, ledger, time.monotonic() + timeout)
@@ -95,10 +96,18 @@ class LocalMessages:
         return said
 
     def _send(
-        self, session: "Session", devices: Sequence[Device], name: str, args: Mapping[str, Any], ledger: Ledger, timeout: float
+        self,
+        session: "Session",
+        devices: Sequence[Device],
+        name: str,
+        args: Mapping[str, Any],
+        ledger: Ledger,
+        expires: str | None,
     ) -> dict[str, tuple[str, str]]:
-        """Publish to each device; the (topic, device) of the reply by the command's id."""
-        expires = rfc3339(self.fleet.clock() + timeout)
+        """Publish to each device; the (topic, device) of the reply by the command's id.
+
+        Nobody waiting, nothing expires: the session that a command names keeps it fresh, and a device may sleep for long.
+        """
         ids = {}
         for device in devices:
             command_id = secrets.token_hex(8)

@@ -1,7 +1,7 @@
 """Which rollout is meant, where its plan is, and what is recorded of it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ from fleetctl.keys.cose import Signer, trust_key
 from fleetctl.keys.store import parse_key
 from fleetctl.model import topic as topics
 from fleetctl.model.device import check_level
-from fleetctl.model.rollout import Rollout, Snapshot, State
+from fleetctl.model.rollout import Plan, Rollout, Snapshot, State
+from fleetctl.mqtt.message import Message
 from fleetctl.ota.store import blob_path
 from fleetctl.platforms.local.plans import SignedPlan, UnverifiedPlan
 from fleetctl.platforms.local.releases import Releases
@@ -141,6 +142,15 @@ def entry_of(rollout: Rollout, signed: SignedPlan, *, attended: bool, at: float)
 def is_over(state: State, settled: bool) -> bool:
     """Whether nothing is left to be driven."""
     return state == State.COMPLETED or (state in (State.HALTED, State.ABORTED) and settled)
+
+
+def remember_sightings(registry: Registry, plan: Plan, sighted: Mapping[int, Message]) -> None:
+    """What the driver saw of the devices' presence is news for the registry too, where it knows them."""
+    with registry.transaction():
+        for index, message in sighted.items():
+            path = plan.targets[index].path
+            if registry.knows(path):
+                registry.remember_presence(path, message.payload, message.received_at)
 
 
 def recorded(registry: Registry, signed: SignedPlan, at: float) -> RolloutEntry:

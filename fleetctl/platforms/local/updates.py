@@ -130,12 +130,14 @@ class LocalUpdates:
             plan = driver.plan
             size = rollouts.manifest_of(driver.signed).size
             serving = stack.enter_context(artifacts.available(self._fleet.context, plan.image_digest, size, serve=serve))
-            yield driver.event("started", release=plan.release, devices=plan.size, skipped=len(plan.skipped), serving=serving)
+            why = f"{plan.release} for {plan.size} devices in {len(plan.waves)} waves{', served from here' if serving else ''}"
+            yield driver.event("started", release=plan.release, devices=plan.size, skipped=len(plan.skipped), why=why)
             yield from driver.rebuild()
             yield from driver.begin()
             while wait and not driver.over and (deadline is None or self._fleet.clock() < deadline):
                 yield from driver.turn()
             last = driver.leave()
+            rollouts.remember_sightings(self._fleet.registry, driver.plan, driver.sighted)
             yield last
         raise_outcome(last, driven_to_the_end=wait)
 

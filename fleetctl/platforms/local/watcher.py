@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from fleetctl.model import topic as topics
 from fleetctl.model.rollout import Restored, Rollout, Snapshot
 from fleetctl.mqtt.session import Session
-from fleetctl.platforms.local.driver import BEAT, PATIENCE
+from fleetctl.platforms.local.driver import BEAT, PATIENCE, UNTOLD
 from fleetctl.platforms.local.plans import SignedPlan, verify_state
 from fleetctl.platforms.local.rollouts import entry_of, is_over, with_attendance, with_snapshot
 from fleetctl.platforms.local.sightings import Reader
@@ -70,7 +70,7 @@ class Watcher:
         before, self._snapshot = self._snapshot, snapshot
         self._rollout.fold(Restored(snapshot, self._clock()))
         if before is None or (before.state, before.wave) != (snapshot.state, snapshot.wave):
-            yield self._event(snapshot.state.value, wave=snapshot.wave, reason=snapshot.reason)
+            yield self._event(snapshot.state.value, wave=snapshot.wave, why=snapshot.reason or None)
 
     def _device(self, topic: str, payload: bytes) -> Iterator[Record]:
         event = self._reader.event(topic, payload, self._clock())
@@ -79,9 +79,11 @@ class Watcher:
             return
         self._rollout.fold(event)
         found = self._rollout.explain(index)
-        if self._stages.get(index) != (found.stage, found.phase):
+        if self._stages.get(index, UNTOLD) != (found.stage, found.phase):
             self._stages[index] = (found.stage, found.phase)
-            yield self._event("device", deviceId=found.device, stage=found.stage, phase=found.phase, code=found.code)
+            yield self._event(
+                "device", deviceId=found.device, stage=found.stage, phase=found.phase, code=found.code, why=found.why
+            )
 
     def _event(self, name: str, **facts: object) -> Record:
         return {"event": name, "rolloutId": self._signed.plan.id, "timestamp": rfc3339(self._clock()), **facts}
