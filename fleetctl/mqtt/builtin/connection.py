@@ -74,7 +74,10 @@ class Violation(Exception):
 
 
 class Connection:
-    """Implements `sessions.Link`. `identity` None is a certificate without a usable name: it is told so and sent away."""
+    """Implements `sessions.Link`. `identity` None is a certificate without a usable name: it is told so and sent away.
+
+    `hasty`: it published faster than some reader reads, and should be given a rest.
+    """
 
     def __init__(self, hub: Hub, channel: Channel, door: Door, identity: str | None) -> None:
         self._hub = hub
@@ -90,6 +93,7 @@ class Connection:
         self._window = 0
         self._persistent = False
         self.closed = False
+        self.hasty = False
 
     # -- what the transport tells
 
@@ -234,10 +238,11 @@ class Connection:
     def _accept(self, packet: PublishPacket, session: Session) -> int:
         if not session.policy.may_write(packet.topic):
             return NOT_AUTHORIZED
-        reached = self._hub.publish(Message.take(packet.topic, packet, session.client_id, self._hub.clock()))
-        if reached is None:
+        outcome = self._hub.publish(Message.take(packet.topic, packet, session.client_id, self._hub.clock()))
+        self.hasty = self.hasty or outcome.congested
+        if outcome.refused:
             return QUOTA_EXCEEDED
-        return NORMAL if reached else NO_MATCH
+        return NORMAL if outcome.reached else NO_MATCH
 
     def _acknowledge(self, packet: PubAckPacket, session: Session) -> None:
         if not packet.packet_id:

@@ -25,6 +25,15 @@ class Arrival:
     will: Testament | None
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a message: `refused`, or delivered to `reached` sessions of which some are `congested`."""
+
+    reached: int = 0
+    congested: bool = False
+    refused: bool = False
+
+
 class Hub:
     """All that the connections of one broker share."""
 
@@ -99,21 +108,19 @@ class Hub:
             expires_at = None if will.lifetime is None else self.clock() + will.lifetime
             self.publish(replace(will.message, expires_at=expires_at))
 
-    def publish(self, message: Message) -> int | None:
-        """Deliver it and retain it where it asks for that; how many sessions it went to, None where retaining has no room."""
+    def publish(self, message: Message) -> Outcome:
+        """Deliver it, and retain it where it asks for that; without room for that it is refused."""
         now = self.clock()
         if message.retain and not message.expired(now) and not self.retained.store(message):
-            return None
+            return Outcome(refused=True)
         wanted: dict[Session, list[Subscription]] = {}
         for session, subscription in self._router.match(message.topic):
             if not (subscription.no_local and session.client_id == message.origin):
                 wanted.setdefault(session, []).append(subscription)
-        reached = 0
-        for session, subscriptions in wanted.items():
-            if session.policy.may_read(message.topic):
-                session.offer(_delivery(message, subscriptions), now)
-                reached += 1
-        return reached
+        readers = [session for session in wanted if session.policy.may_read(message.topic)]
+        for session in readers:
+            session.offer(_delivery(message, wanted[session]), now)
+        return Outcome(len(readers), congested=any(session.congested for session in readers))
 
     def subscribe(self, session: Session, subscription: Subscription, retain_handling: int) -> None:
         """Add or replace a subscription, and send the retained messages that it asks for."""

@@ -18,6 +18,7 @@ CHUNK = 64 << 10
 HIGH_WATER = 512 << 10
 HANDSHAKE_SECONDS = 10.0
 LINGER_SECONDS = 2.0
+REST_SECONDS = 0.01
 TICK_SECONDS = 0.25
 TICKS_PER_SWEEP = 240
 
@@ -112,6 +113,7 @@ class Visitor(asyncio.Protocol):
         self._pending: list[bytes] = []
         self._size = 0
         self._paused = False
+        self._resting = False
         self._closing = False
         self.certificate = b""
 
@@ -133,6 +135,23 @@ class Visitor(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.connection.receive(data)
+        if self.connection.hasty:
+            self.connection.hasty = False
+            self._resting = True
+            self._choose_to_read()
+            self._loop.call_later(REST_SECONDS, self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._resting = False
+        self._choose_to_read()
+
+    def _choose_to_read(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._paused or self._resting:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._closing = True
@@ -144,14 +163,12 @@ class Visitor(asyncio.Protocol):
     def pause_writing(self) -> None:
         """A client that does not read is not read from either: otherwise its pings would fill the memory with answers."""
         self._paused = True
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._choose_to_read()
 
     def resume_writing(self) -> None:
         self._paused = False
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-            self._loop.call_soon(self.connection.writable)
+        self._choose_to_read()
+        self._loop.call_soon(self.connection.writable)
 
     # -- connection.Channel
 

@@ -71,9 +71,9 @@ class Session:
         return len(self._queue) + len(self._inflight)
 
     @property
-    def expires_at(self) -> float | None:
-        """When a session without a connection ends."""
-        return None if self.ended_at is None else self.ended_at + self.expiry
+    def congested(self) -> bool:
+        """Whether it is connected and falls behind: whoever publishes to it should slow down before anything is dropped."""
+        return self.link is not None and len(self._queue) > self._limits.queue_messages // 10
 
     def offer(self, delivery: Delivery, now: float) -> None:
         """Send it, or keep it for later where there is room; what has no room is dropped, as mosquitto does."""

@@ -51,8 +51,9 @@ class Authority:
 
     def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool = False) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
+        serial = x509.random_serial_number()
         return (
-            x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number(), now - DAY, now + DAY)
+            x509.CertificateBuilder(self._name, subject, key.public_key(), serial, now - DAY, now + DAY)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
             .sign(self._key, hashes.SHA256())
@@ -189,6 +190,9 @@ class Stand:
     issued: dict[str, Identity] = field(default_factory=dict)
     count: int = 0
 
+    def another(self, config: BrokerConfig) -> Broker:
+        return make_broker(self.engine, config)
+
     def identity(self, name: str) -> Identity:
         if name not in self.issued:
             self.issued[name] = (self.people if ":" in name else self.devices).issue(name)
@@ -213,7 +217,7 @@ class Stand:
         *,
         identity: Identity | None = None,
         will: tuple[str, bytes, int, bool] | None = None,
-        will_properties: Properties | None = None,
+        will_delay: int = 0,
         keepalive: int = 30,
         clean_start: bool = True,
         welcome: bool = True,
@@ -225,7 +229,7 @@ class Stand:
         )
         client = Client(made)
         if will is not None:
-            made.will_set(*will, properties=will_properties)
+            made.will_set(*will, properties=properties(PacketTypes.WILLMESSAGE, WillDelayInterval=will_delay))
         made.tls_set_context(self.context(identity or self.identity(name)))
         found = properties(PacketTypes.CONNECT, **extra)
         made.connect("localhost", self.listener(name).port, keepalive, clean_start=clean_start, properties=found)
@@ -294,6 +298,10 @@ def free_ports() -> tuple[int, int]:
         return one.getsockname()[1], other.getsockname()[1]
 
 
+def make_broker(engine: str, config: BrokerConfig) -> Broker:
+    return Mosquitto(config) if engine == "mosquitto" else BuiltinBroker(config)
+
+
 def make_stand(folder: Path, engine: str, exits: ExitStack) -> Stand:
     if engine == "mosquitto" and find_mosquitto() is None:
         pytest.skip("mosquitto is not installed")
@@ -307,7 +315,7 @@ def make_stand(folder: Path, engine: str, exits: ExitStack) -> Stand:
         Listener("127.0.0.1", other, *server, people.ca, people.crl, fleet_rules("acme"), identity_is_client_id=False),
         folder / "broker",
     )
-    broker: Broker = Mosquitto(config) if engine == "mosquitto" else BuiltinBroker(config)
+    broker = make_broker(engine, config)
     broker.start()
     exits.callback(broker.stop)
     return Stand(engine, broker, config, devices, people, exits)
@@ -317,11 +325,6 @@ def make_stand(folder: Path, engine: str, exits: ExitStack) -> Stand:
 def _make_stand() -> Callable[..., Stand]:
     """For a test that wants a broker of its own."""
     return make_stand
-
-
-@pytest.fixture(scope="session")
-def make_properties() -> Callable[..., Properties]:
-    return properties
 
 
 @pytest.fixture(scope="module", params=["mosquitto", "builtin"])

@@ -4,13 +4,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from paho.mqtt.packettypes import PacketTypes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from paho.mqtt.properties import Properties
-
     from tests.contract.broker.conftest import Stand
 
 NOT_AUTHORIZED, NO_MATCH = 0x87, 0x10
@@ -242,15 +237,12 @@ class TestBroker:
         stand.connect(name)
         assert listener.topics(1) == [f"{tree}/will"]
 
-    def test_a_delayed_will_is_forgotten_when_the_client_returns_in_time(
-        self, stand: "Stand", tree: str, make_properties: "Callable[..., Properties]"
-    ) -> None:
+    def test_a_delayed_will_is_forgotten_when_the_client_returns_in_time(self, stand: "Stand", tree: str) -> None:
         listener, name = stand.connect(), stand.unique("patient")
         listener.subscribe(f"{tree}/#")
-        delay = make_properties(PacketTypes.WILLMESSAGE, WillDelayInterval=1)
         will = (f"{tree}/will", b"", 1, False)
-        stand.connect(name, will=will, will_properties=delay, SessionExpiryInterval=60).drop()
-        stand.connect(name, clean_start=False, SessionExpiryInterval=60, will=will, will_properties=delay).drop()
+        stand.connect(name, will=will, will_delay=1, SessionExpiryInterval=60).drop()
+        stand.connect(name, clean_start=False, SessionExpiryInterval=60, will=will, will_delay=1).drop()
         assert listener.topics(1) == [f"{tree}/will"]
         assert listener.nothing_but(f"{tree}/end", stand.connect()) == []
 

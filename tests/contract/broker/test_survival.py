@@ -1,11 +1,16 @@
 """What both engines survive, and what survives neither."""
 
 import socket
+import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from fleetctl.errors import ConfigError, FleetError, Unavailable
+from fleetctl.mqtt.codec import ConnectPacket, QoS, SubscribePacket, TopicFilter, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,3 +90,48 @@ class TestSurvival:
             client = own.connect()
             client.subscribe("acme/#")
             assert client.nothing_but("acme/end", client) == []
+
+    def test_a_taken_port_is_named(self, stand: "Stand") -> None:
+        with pytest.raises(Unavailable, match=f"port `{stand.config.device.port}` is taken"):
+            stand.another(stand.config).start()
+
+    def test_other_addresses_than_loopback_need_permission(self, stand: "Stand") -> None:
+        open_to_all = replace(stand.config, fleet=replace(stand.config.fleet, host="0.0.0.0"))  # noqa: S104
+        with pytest.raises(ConfigError, match="reachable from other machines"):
+            stand.another(open_to_all).start()
+
+    @pytest.mark.parametrize("name", ["cert", "client_ca", "crl"])
+    def test_a_damaged_file_stops_the_start_and_leaves_nothing(
+        self, stand: "Stand", tmp_path: Path, make_stand: "Callable[..., Stand]", name: str
+    ) -> None:
+        with ExitStack() as exits:
+            own = make_stand(tmp_path, stand.engine, exits)
+            own.broker.stop()
+            threads = threading.active_count()
+            getattr(own.config.device, name).write_text("damaged")
+            with pytest.raises(FleetError):
+                own.broker.start()
+            assert threading.active_count() == threads
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", own.config.fleet.port), timeout=2)
+
+    def test_a_reload_with_a_damaged_file_is_reported_and_sessions_go_on(
+        self, stand: "Stand", tmp_path: Path, make_stand: "Callable[..., Stand]"
+    ) -> None:
+        with ExitStack() as exits:
+            own = make_stand(tmp_path, stand.engine, exits)
+            client = own.connect()
+            own.config.device.key.write_text("damaged")
+            with pytest.raises(FleetError):
+                own.broker.reload()
+            assert client.publish("acme/a") == 0x10
+
+    def test_a_reader_that_never_reads_costs_bounded_memory_and_nobody_else(self, stand: "Stand", tree: str) -> None:
+        deaf, sender, other = stand.raw(), stand.connect(), stand.connect()
+        wanted = SubscribePacket(1, [TopicFilter(f"{tree}/bulk", max_qos=QoS.AT_MOST_ONCE)])
+        deaf.sendall(encode(ConnectPacket("deaf", clean_start=True)) + encode(wanted))
+        other.subscribe(f"{tree}/other")
+        for _ in range(300):
+            sender.paho.publish(f"{tree}/bulk", bytes(100 * 1024), 0)
+        assert sender.publish(f"{tree}/other") == 0
+        assert other.topics(1) == [f"{tree}/other"]

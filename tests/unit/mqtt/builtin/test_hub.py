@@ -408,3 +408,25 @@ def test_the_lifetime_of_a_will_begins_when_it_is_published(world: "World") -> N
     listener = world.connect("l")
     listener.subscribe("acme/will")
     assert [message.message_expiry_interval for message in listener.messages()] == [10]
+
+
+def test_who_publishes_faster_than_a_connected_client_reads_is_noticed(small_world: "Callable[..., World]") -> None:
+    world = small_world(queue_messages=50)
+    slow, sender = world.connect("slow"), world.connect("s")
+    slow.subscribe("acme/#")
+    slow.ready = False
+    for _ in range(5):
+        sender.publish("acme/a")
+    assert not sender.connection.hasty
+    sender.publish("acme/a")
+    assert sender.connection.hasty
+
+
+def test_a_client_that_is_away_slows_nobody_down(small_world: "Callable[..., World]") -> None:
+    world = small_world(queue_messages=50)
+    away, sender = world.connect("away", session_expiry_interval=60), world.connect("s")
+    away.subscribe("acme/#")
+    away.drop()
+    for _ in range(60):
+        sender.publish("acme/a")
+    assert not sender.connection.hasty
