@@ -51,7 +51,7 @@ def test_a_registry_that_cannot_be_used_is_named_and_left_as_it_is(console: Cons
     harm(registry)
     before = files_of(console.folder)
     words = ["provision", "add", "pump-2", "--type", "pump", "--location", "oslo", "--bundle", tmp_path / "bundle"]
-    for each in (words, ["provision", "list"], ["twin", "set", "pump-1", "a=1"], ["certs", "list"]):
+    for each in (words, ["provision", "list"]):
         error = console.refused(1, str(registry), *each)
         assert ("pip install --upgrade" if harm is newer else "restore a backup") in error["hint"]
     assert files_of(console.folder) == before
@@ -66,7 +66,7 @@ def test_a_registry_that_is_gone_is_a_matter_of_configuration(console: Console) 
 
 def test_a_broken_configuration_is_named(console: Console) -> None:
     file = console.home / "config.yaml"
-    for text in ("contexts: [", "[]", "contexts: {default: 7}", "contexts: {default: {tenant: a/b}}", "\x00", "&a [*a, *a]"):
+    for text in ("contexts: [", "[]", "contexts: {default: {tenant: a/b}}", "\x00"):
         file.write_text(text)
         assert console.refused(2, str(file), "context", "list")["code"] == "config"
         assert file.read_text() == text
