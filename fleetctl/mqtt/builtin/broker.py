@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import threading
+import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
-from fleetctl import tls
+from fleetctl import files, tls
 from fleetctl.errors import FleetError, Unavailable
 from fleetctl.mqtt.broker import BrokerConfig, Listener, check_config, check_ports
 from fleetctl.mqtt.builtin.connection import Door
@@ -22,6 +25,7 @@ NOTICE = (
     "it speaks MQTT 5 with QoS 0 and 1"
 )
 ANSWER_SECONDS = 10.0
+LOG_BYTES = 1 << 20
 
 T = TypeVar("T")
 
@@ -39,6 +43,11 @@ class BuiltinBroker:
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self.ports: tuple[int, ...] = ()
+
+    @property
+    def log(self) -> Path:
+        """Where defects of the broker are noted; absent while there are none."""
+        return self._config.folder / "builtin.log"
 
     def start(self) -> None:
         """Return once both listeners answer a TLS handshake; raises `Unavailable` for a taken port, `ConfigError` for a file."""
@@ -115,6 +124,7 @@ class BuiltinBroker:
 
     async def _serve(self, gates: list[Gate], contexts: list[ssl.SSLContext], started: "Future[None]") -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._loop.set_exception_handler(self._note)
         self._server = Server(gates, self._limits)
         await self._server.listen(contexts)
         started.set_result(None)
@@ -128,6 +138,17 @@ class BuiltinBroker:
             ticking.cancel()
             stopping.cancel()
             await self._server.close()
+
+    def _note(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Keep a defect that cost one client its connection out of the terminal, and in the log."""
+        error = context.get("exception")
+        lines = traceback.format_exception(error) if isinstance(error, BaseException) else []
+        with contextlib.suppress(OSError):
+            files.private_folder(self._config.folder)
+            opened = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(opened, "a", errors="backslashreplace") as log:
+                if log.tell() < LOG_BYTES:
+                    log.write("".join([f"{context.get('message')}\n", *lines]))
 
 
 def _open_gates(config: BrokerConfig) -> list[Gate]:

@@ -1,8 +1,7 @@
 """One client's side of the protocol: bytes in, packets out. No sockets: it writes to a `Channel`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from fleetctl.model.access import Rule
 from fleetctl.model.topic import is_filter, is_topic
@@ -186,11 +185,25 @@ class Connection:
             else:
                 self._close()
             return not self.closed
-        handler = _HANDLERS.get(type(packet))
-        if handler is None:
-            raise Violation(PROTOCOL_ERROR)
-        handler(self, packet, self._session)
+        self._serve(packet, self._session)
         return not self.closed
+
+    def _serve(self, packet: Packet, session: Session) -> None:
+        match packet:
+            case PublishPacket():
+                self._publish(packet, session)
+            case PubAckPacket():
+                self._acknowledge(packet, session)
+            case SubscribePacket():
+                self._subscribe(packet, session)
+            case UnsubscribePacket():
+                self._unsubscribe(packet, session)
+            case PingReqPacket():
+                self._send(PingRespPacket())
+            case DisconnectPacket():
+                self._disconnect(packet, session)
+            case _:
+                raise Violation(PROTOCOL_ERROR)
 
     def _refuse_version(self, version: int) -> None:
         self._channel.write(greeting.refuse_version(version))
@@ -280,9 +293,6 @@ class Connection:
         codes = [NORMAL if self._hub.unsubscribe(session, pattern) else NO_SUBSCRIPTION for pattern in packet.patterns]
         self._send(UnsubAckPacket(packet.packet_id, [UnsubAckReasonCode(code) for code in codes]))
 
-    def _ping(self, _packet: PingReqPacket, _session: Session) -> None:
-        self._send(PingRespPacket())
-
     def _disconnect(self, packet: DisconnectPacket, session: Session) -> None:
         """A session that was to end with its connection cannot be prolonged now (section 3.14.2.2.2)."""
         expiry = packet.session_expiry_interval
@@ -292,13 +302,3 @@ class Connection:
             session.expiry = min(expiry, self._hub.limits.session_expiry)
         self._leave(with_will=int(packet.reason_code) != NORMAL)
         self._close()
-
-
-_HANDLERS: dict[type, Callable[[Connection, Any, Session], None]] = {
-    PublishPacket: Connection._publish,  # noqa: SLF001 - the table belongs to the class
-    PubAckPacket: Connection._acknowledge,  # noqa: SLF001
-    SubscribePacket: Connection._subscribe,  # noqa: SLF001
-    UnsubscribePacket: Connection._unsubscribe,  # noqa: SLF001
-    PingReqPacket: Connection._ping,  # noqa: SLF001
-    DisconnectPacket: Connection._disconnect,  # noqa: SLF001
-}

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from fleetctl.mqtt.builtin.connection import ADMINISTRATIVE_ACTION, SHUTTING_DOWN, Connection, Door
@@ -54,7 +55,7 @@ class Server:
         for gate, context in zip(self.gates, contexts, strict=True):
             for listening in gate.sockets:
                 server = await loop.create_server(
-                    lambda door=gate.door: Visitor(self, door),  # type: ignore[misc]
+                    partial(Visitor, self, gate.door),
                     sock=listening.dup(),
                     ssl=context,
                     backlog=BACKLOG,

@@ -179,3 +179,14 @@ def test_a_packet_of_exactly_the_limit_passes_and_one_byte_more_does_not() -> No
 def test_what_cannot_be_written_is_malformed_too() -> None:
     with pytest.raises(MalformedPacket):
         codec.encode(PublishPacket("t", bytes(1 << 28)))
+
+
+def test_a_panic_of_the_package_is_caught_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(MalformedPacket) as caught:
+        codec._read(b"\x30\x04\x00\x02\xff\xfe")
+    assert type(caught.value.__cause__).__name__ == "PanicException"
+    assert "panicked" in capfd.readouterr().err, "if it is silent by now, the strings need no check of their own"
+
+
+def test_what_ends_the_program_is_not_taken_for_a_panic() -> None:
+    assert isinstance(codec._translated(KeyboardInterrupt()), KeyboardInterrupt)
