@@ -181,6 +181,7 @@ def test_what_cannot_be_written_is_malformed_too() -> None:
         codec.encode(PublishPacket("t", bytes(1 << 28)))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_panic_of_the_package_is_caught_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MalformedPacket) as caught:
         codec._read(b"\x30\x04\x00\x02\xff\xfe")
