@@ -1,6 +1,7 @@
 """A rollout as it is watched on a terminal: events folded into bars."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from fleetctl.cli.session import Session
@@ -59,20 +60,19 @@ class Board:
 
 
 def watched(session: Session, events: Iterator[object]) -> Iterator[object]:
-    """The same stream; on a terminal that shows a table, events become a live board and only the outcome passes."""
+    """The same stream; on a terminal that shows a table, events become a live board, which the outcome ends."""
     drawn = session.terminal.can_draw and session.options.format in (Format.TABLE, Format.WIDE)
     if not drawn:
         yield from events
         return
-    state, outcome = Board(), []
-    with board(session.terminal.stderr) as draw:
-        try:
-            for event in events:
-                if isinstance(event, As):
-                    outcome.append(event)
-                elif isinstance(event, Mapping):
-                    state.fold(event)
-                    draw(state.bars(), state.words)
-        finally:
-            draw(state.bars(), "")
-    yield from outcome
+    state = Board()
+    with ExitStack() as stack:
+        draw = stack.enter_context(board(session.terminal.stderr))
+        stack.callback(lambda: draw(state.bars(), ""))
+        for event in events:
+            if isinstance(event, As):
+                stack.close()
+                yield event
+            elif isinstance(event, Mapping):
+                state.fold(event)
+                draw(state.bars(), state.words)

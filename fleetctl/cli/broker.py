@@ -23,7 +23,7 @@ EVENT = View(
         Field("fleetUrl", help="Where fleetctl dials."),
         Field("crlNumbers", "object", help="The revocation lists that it obeys.", wide=True),
         Field("inMemory", "boolean", help="Whether retained messages and sessions end with it.", wide=True),
-        Field("error", nullable=True),
+        Field("error", nullable=True, wide=True),
     ),
     id="event",
 )

@@ -46,11 +46,11 @@ REVOCATION = View(
     "revocation",
     (
         Field("subject"),
-        Field("serials", "array"),
+        Field("serials", "array", wide=True),
         Field("outcome", help="revoked or unchanged."),
         Field("reason", wide=True),
         Field("revokedAt"),
-        Field("crlNumber", "integer", help="Of the list that names it."),
+        Field("crlNumber", "integer", help="Of the list that names it.", wide=True),
         Field("brokerRunning", "boolean", help="Whether a local broker runs.", wide=True),
         Field("brokerReloaded", "boolean", help="Whether that broker obeys the list."),
         Field("sessionsCut", "boolean", help="Whether no connection of it is left.", nullable=True),

@@ -63,16 +63,18 @@ EVENT = View(
     (
         Field("timestamp", nullable=True),
         Field("rolloutId", header="ROLLOUT", nullable=True),
-        Field("event", help="offered, withdrawn, device, wave, paused, halted, completed, …"),
-        Field("deviceId", header="DEVICE", nullable=True),
-        Field("stage", nullable=True),
-        Field("phase", nullable=True),
+        Field("event", least=9, help="offered, withdrawn, device, wave, paused, halted, completed, …"),
+        Field("deviceId", header="DEVICE", nullable=True, least=8),
+        Field("stage", nullable=True, least=9),
+        Field("phase", nullable=True, least=12),
         Field("code", nullable=True),
         Field("why", nullable=True),
     ),
     id="rolloutId",
     open=True,
 )
+
+SERVING = View("serving", (Field("event", help="serving."), Field("url", help="Where devices look.")), id="url", open=True)
 
 PlanFile = Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="The plan: plan.json.")]
 Key = Annotated[
@@ -168,6 +170,8 @@ def start(
     if release is not None:
         chosen = session.devices.resolve(session.targets(devices, selector, limit))
         made = session.updates.plan(release, chosen, options)
+        if made.targets < options.parameters.small_fleet and (first_wave or growth):
+            session.say(_SMALL.format(made.targets, options.parameters.small_fleet))
         _approve_plan(session, made)
         ref = RolloutRef(id=made.id, key=key)
     else:
@@ -229,10 +233,13 @@ def list_rollouts(session: Session) -> list[RolloutEntry]:
     return list(session.updates.rollouts())
 
 
-@verb(app, EVENT, name="serve", example="fleetctl ota serve")
+@verb(app, SERVING, name="serve", example="fleetctl ota serve")
 def serve(session: Session) -> Iterator[object]:
     """Serve the release store to devices, until Ctrl-C."""
     yield from session.updates.serve()
+
+
+_SMALL = "{} devices are fewer than {}: waves are 1, 2, 4, … and --first-wave and --growth change nothing"
 
 
 def _ref(rollout: str | None, file: Path | None, key: str | None) -> RolloutRef:

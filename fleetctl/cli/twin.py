@@ -102,5 +102,7 @@ def diff(
     found = session.twins.diff(chosen, refresh=refresh)
     if found:
         drifting = len({each.id for each in found})
-        raise Findings(f"{drifting} of {len(chosen)} devices drift", "see one: fleetctl twin get DEVICE", record=list(found))
+        drifts = "drifts" if drifting == 1 else "drift"
+        hint = f"see one: fleetctl twin get {found[0].id}"
+        raise Findings(f"{drifting} of {len(chosen)} devices {drifts}", hint, record=list(found))
     return []

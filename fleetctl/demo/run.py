@@ -43,9 +43,9 @@ class Stage:
 
 
 def run(devices: int = 30, *, engine: str | None = None, keep: bool = False) -> Iterator[Record]:
-    """Yield an event for everything that happens; the last record is the summary.
+    """Yield an event for everything that happens; the record without `event` is the summary.
 
-    With `keep` it stays until interrupted, after an event `kept` with the lines that let another terminal talk to it.
+    With `keep` it stays until interrupted, and an event `kept` has the lines that let another terminal talk to it.
 
     Raises:
         FleetError: a rollout did not end as it should.
@@ -65,11 +65,10 @@ def run(devices: int = 30, *, engine: str | None = None, keep: bool = False) -> 
             entries.append(entry)
         yield _fallen_back(stage, entries)
         summary = _summary(stage, devices, entries, monotonic() - begun)
+        yield summary
         if keep:
             yield {"event": "kept", "lines": _lines(stage)}
-            yield summary
             signal.pause()
-        yield summary
 
 
 def _build(stack: ExitStack, folder: Path, engine: str | None) -> Generator[Record, None, Stage]:

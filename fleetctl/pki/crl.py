@@ -68,6 +68,11 @@ def read_numbers(path: Path) -> dict[str, int]:
     return {_issuer(crl): _number(crl) for crl in _read(path)}
 
 
+def read_lists(path: Path) -> dict[str, tuple[int, bytes]]:
+    """Number and PEM of each authority's list in a file of several, by common name; raises `ConfigError`."""
+    return {_issuer(crl): (_number(crl), crl.public_bytes(serialization.Encoding.PEM)) for crl in _read(path)}
+
+
 def read_serials(path: Path) -> set[int]:
     """Every serial number that a list in the file names; raises `ConfigError`."""
     return {each.serial_number for crl in _read(path) for each in crl}

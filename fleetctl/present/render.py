@@ -43,7 +43,7 @@ def render(result: object, view: View, page: Page, *, final: bool = False) -> No
 
 def _one(record: object, view: View, page: Page) -> None:
     if page.format in (Format.TABLE, Format.WIDE):
-        page.write(sheet(record, _visible(record, view, page), page.limit))
+        page.write(sheet(record, _visible(record, view, page)))
     elif page.format is Format.JSON:
         page.write([json_text(_picked(record, page), indent=2)])
     else:
@@ -52,7 +52,7 @@ def _one(record: object, view: View, page: Page) -> None:
 
 def _visible(record: object, view: View, page: Page) -> tuple[Field, ...]:
     chosen = view.chosen(page.columns, wide=True)
-    return chosen if page.columns else tuple(each for each in chosen if lookup(record, each.key) is not None)
+    return chosen if page.columns else tuple(each for each in chosen if lookup(record, each.key) not in (None, "", [], {}))
 
 
 def _many(records: list[object], view: View, page: Page) -> None:
@@ -89,9 +89,9 @@ def _yaml(value: object) -> str:
 
 
 def _stream(stream: Iterator[object], view: View, page: Page, final: bool) -> None:
-    if page.format is Format.JSON:
-        if not final:
-            raise UsageError("a stream is not one JSON document", "take a record a line: -o jsonl")
+    if page.format is Format.JSON and not final:
+        raise UsageError("a stream is not one JSON document", "take a record a line: -o jsonl")
+    if page.format is Format.JSON or (page.format is Format.NAME and final):
         _outcome(stream, page)
     elif page.format in (Format.TABLE, Format.WIDE):
         _rolling(stream, view, page)
@@ -113,7 +113,7 @@ def _outcome(stream: Iterator[object], page: Page) -> None:
 def _rolling(stream: Iterator[object], view: View, page: Page) -> None:
     """A table whose rows come one by one: columns grow with what they have seen."""
     columns = view.chosen(page.columns, page.format is Format.WIDE)
-    widths = [width(column.title) for column in columns]
+    widths = [max(column.least, width(column.title)) for column in columns]
     header = False
     for each in stream:
         if isinstance(each, As):

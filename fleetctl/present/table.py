@@ -42,14 +42,13 @@ def line(row: Sequence[str], widths: Sequence[int], limit: int | None) -> str:
     return cut(whole, limit) if limit is not None else whole
 
 
-def sheet(record: object, columns: Sequence[Field], limit: int | None) -> Iterator[str]:
-    """Lines of one record: a key and its value on each, and a line for each record within it."""
+def sheet(record: object, columns: Sequence[Field]) -> Iterator[str]:
+    """Lines of one record: a key and its value on each, never cut, and a line for each record within it."""
     margin = max((width(column.title) for column in columns), default=0) + 2
     for column in columns:
         title = f"{column.title.capitalize()}:"
         for text in _texts(column, lookup(record, column.key)):
-            whole = f"{title}{' ' * (margin - width(title))}{text}"
-            yield cut(whole, limit) if limit is not None else whole
+            yield f"{title}{' ' * (margin - width(title))}{text}"
             title = ""
 
 

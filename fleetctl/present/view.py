@@ -13,7 +13,10 @@ Kind = Literal["string", "integer", "number", "boolean", "object", "array", "any
 
 
 class Field(NamedTuple):
-    """One key of a record: `wide` shows it with `-o wide` only, `hidden` never in a table; `show` puts a value in words."""
+    """One key of a record: `wide` shows it with `-o wide` only, `hidden` never in a table; `show` puts a value in words.
+
+    `least` is the width that its column has from the start where rows come one by one.
+    """
 
     key: str
     kind: Kind = "string"
@@ -23,6 +26,7 @@ class Field(NamedTuple):
     nullable: bool = False
     header: str = ""
     show: Callable[[object], str] | None = None
+    least: int = 0
 
     @property
     def title(self) -> str:

@@ -77,7 +77,7 @@ def broker_config(context: Context, listen: str | None = None) -> BrokerConfig:
 def run_broker(
     context: Context, engine: str | None = None, *, listen: str | None = None, requests: Requests | None = None
 ) -> Iterator[BrokerEvent]:
-    """Run the broker of a context, and say what happens; it ends with SIGTERM or SIGINT, or when the iterator is closed.
+    """Run the broker of a context, and say what happens, until SIGTERM or until the iterator is closed; SIGINT is raised again.
 
     `requests` takes the place of signals, which only the main thread receives.
 
@@ -120,6 +120,8 @@ class _Supervisor:
                     raise FleetError("the broker ended by itself", f"see {self.config.folder}")
             elif asked & set(STOPS):
                 yield self._event("stopped")
+                if signal.SIGINT in asked:
+                    raise KeyboardInterrupt
                 return
             else:
                 yield self._reload()

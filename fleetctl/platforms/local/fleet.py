@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleetctl import config
 from fleetctl.config import Context, Place
+from fleetctl.errors import Unavailable
 from fleetctl.platforms.protocol import Missing
 from fleetctl.registry import Registry
 
@@ -94,7 +95,12 @@ class LocalFleet:
         """A connected session (`options` are those of `mqtt.session.open_session`); raises `Unavailable` or `Denied`."""
         from fleetctl.mqtt.session import open_session
 
-        return open_session(self.endpoint, purpose, **options)
+        try:
+            return open_session(self.endpoint, purpose, **options)
+        except Unavailable as error:
+            if self.context.certificates == "local":
+                error.hint = "start it with fleetctl broker run, or see where it should be: fleetctl context show"
+            raise
 
     def close(self) -> None:
         if "registry" in self.__dict__:

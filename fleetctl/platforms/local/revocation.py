@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetctl import files
@@ -39,19 +40,35 @@ class Revocation:
 def write_lists(registry: Registry, layout: Layout, authority: str, now: float) -> dict[str, int]:
     """Make the file anew that holds this authority's list, and return the numbers in it.
 
+    Lists of other authorities in the file are renewed with it where their key is here, and stay as they are where it is kept
+    elsewhere, as that of a root should be.
     The registry's transaction is the lock: two revocations never number or write in each other's way, and one that cannot write
     its file leaves the registry as it was.
     """
     path, names = layout.lists_of(authority)
-    numbers, lists = {}, []
+    numbers: dict[str, int] = {}
+    lists: list[bytes] = []
     with registry.transaction():
         for name in names:
+            if name != authority and not layout.key(name).exists():
+                numbers[name], kept = _kept(path, name)
+                lists.append(kept)
+                continue
             number, this_update = registry.next_crl_number(name, crl.first_date(now))
             crl.check_date(name, this_update, now)
             lists.append(crl.build(layout.authority(name), map(_line, registry.revoked(name)), number, this_update))
             numbers[name] = number
         files.write_atomic(path, b"".join(lists))
     return numbers
+
+
+def _kept(path: Path, name: str) -> tuple[int, bytes]:
+    held = crl.read_lists(path)
+    if name not in held:
+        raise ConfigError(
+            f"`{path}` has no list of `{name}`, and its key is not here to make one", f"bring {name}.key back for once"
+        )
+    return held[name]
 
 
 def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason) -> list[Revocation]:

@@ -209,7 +209,9 @@ class LocalUpdates:
         return rollouts.with_attendance(entry, held[controller].payload if controller in held else b"")
 
     def rollouts(self) -> Sequence[RolloutEntry]:
-        return [rollouts.entry_from_record(row.record) for row in self._fleet.registry.rollouts()]
+        """Newest first."""
+        known = [rollouts.entry_from_record(row.record) for row in self._fleet.registry.rollouts()]
+        return sorted(known, key=lambda entry: entry.updated_at, reverse=True)
 
     def serve(self) -> Iterator[RolloutEvent]:
         """Serve the release store until interrupted."""

@@ -310,9 +310,11 @@ for event in run_broker(load_context("prod"), sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_process_cleanly(context: Context, engine: str, ending: signal.Signals) -> None:
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, engine], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(("ending", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_ends_the_process_cleanly(context: Context, engine: str, ending: signal.Signals, status: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, engine], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     with process:
         assert process.stdout is not None
         assert process.stdout.readline() == "listening\n"
@@ -320,7 +322,7 @@ def test_a_signal_ends_the_process_cleanly(context: Context, engine: str, ending
         assert process.stdout.readline() == "reloaded\n"
         process.send_signal(ending)
         assert process.stdout.read() == "stopped\n"
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PATIENCE) == status
     socket.create_server(("127.0.0.1", Endpoint.parse_url(context.device_broker).port)).close()
     assert not (context.folder / "broker.pid").exists()
 

@@ -1,7 +1,6 @@
 """Certificates of a fleet of one's own: issued into bundles, judged by openssl, listed, revoked."""
 
 import re
-import shutil
 import stat
 import subprocess
 import threading
@@ -14,7 +13,7 @@ import pytest
 
 from fleetctl.agent.identity import Identity
 from fleetctl.config import load_context
-from fleetctl.errors import Conflict, Denied, NotFound, Unavailable, UsageError
+from fleetctl.errors import ConfigError, Conflict, Denied, NotFound, Unavailable, UsageError
 from fleetctl.model.certificate import State
 from fleetctl.pki import crl
 from fleetctl.platforms.local.certificates import Issued
@@ -46,8 +45,6 @@ def issue(fleet: LocalFleet, folder: Path, name: str = "p-1") -> Issued:
 
 def verify(fleet: LocalFleet, cert: Path) -> str:
     """What openssl says of a device certificate, with nothing but the root and every list."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
     root = fleet.context.folder / "only-root.pem"
     root.write_text(layout(fleet).device_ca.read_text().split("-----BEGIN", 2)[2].join(["-----BEGIN", ""]))
     words = ["-x509_strict", "-purpose", "sslclient", "-crl_check_all", "-CRLfile", str(layout(fleet).device_lists)]
@@ -195,6 +192,30 @@ def test_a_revoked_certificate_is_on_the_list_of_its_authority(fleet: LocalFleet
     assert "certificate revoked" in verify(fleet, tmp_path / "p-1" / bundle.CERTIFICATE)
     assert verify(fleet, tmp_path / "p-2" / bundle.CERTIFICATE).endswith("OK\n")
     assert fleet.certificates.show("p-1").state is State.REVOKED
+
+
+def test_a_root_whose_key_is_kept_elsewhere_keeps_its_list(fleet: LocalFleet, tmp_path: Path) -> None:
+    issue(fleet, tmp_path / "p-1")
+    layout(fleet).key("device-root").unlink()
+    before = crl.read_numbers(layout(fleet).device_lists)
+
+    (report,) = fleet.certificates.revoke("p-1")
+
+    assert report.crl_number == before["device-issuing"] + 1
+    assert crl.read_numbers(layout(fleet).device_lists) == {**before, "device-issuing": report.crl_number}
+    assert "certificate revoked" in verify(fleet, tmp_path / "p-1" / bundle.CERTIFICATE)
+
+
+def test_a_lost_list_of_a_root_whose_key_is_kept_elsewhere_is_said_and_nothing_is_revoked(
+    fleet: LocalFleet, tmp_path: Path
+) -> None:
+    issue(fleet, tmp_path / "p-1")
+    layout(fleet).key("device-root").unlink()
+    _, issuing = crl.read_lists(layout(fleet).device_lists)["device-issuing"]
+    layout(fleet).device_lists.write_bytes(issuing)
+    with pytest.raises(ConfigError, match="no list of `device-root`"):
+        fleet.certificates.revoke("p-1")
+    assert fleet.certificates.show("p-1").state is State.VALID
 
 
 def test_revoking_again_changes_nothing(fleet: LocalFleet, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_stream_is_one_document_where_it_comes_to_a_record(capsys: pytest.Capt
     status, out, err = run(capsys, "thing", "drive", "-o", "json")
     assert (status, json.loads(out)["id"]) == (9, "outcome")
     assert err.startswith("error: it stopped itself")
-    assert run(capsys, "thing", "drive", "-o", "name")[1] == "a\nb\noutcome\n"
+    assert run(capsys, "thing", "drive", "-o", "name")[1] == "outcome\n"
     assert run(capsys, "thing", "drive")[1] == "ID  SIZE\na   1\nb   2\n\nId:   outcome\nSize: 2\n"
 
 
