@@ -209,7 +209,7 @@ def _read_yaml(path: Path) -> object:
     import yaml
 
     try:
-        return yaml.safe_load(path.read_bytes())
+        return yaml.safe_load(path.read_bytes().decode())
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -54,6 +54,7 @@ class Device:
         self.events: list[Event] = []
         self.reboots = False
         self.dropped = 0
+        self._untold: tuple[str, str] | None = None
         self._clock, self._chance = clock, chance
         self._topics = identity.config.topics
         storage.prepare(partial(settings.factory_image, self.path.device_type), settings.firmware_version)
@@ -188,12 +189,18 @@ class Device:
                 self._commands.remember(call)
                 self.reboots = True
 
-    def _drop(self, name: str, reason: str) -> None:
-        self.dropped += 1
-        now = self._clock.monotonic()
-        if now >= self._quiet_until:
+    def _tell_dropped(self, now: float) -> None:
+        """What a quiet time kept back."""
+        if self._untold is not None and now >= self._quiet_until:
+            name, reason = self._untold
+            self._untold = None
             self._quiet_until = now + QUIET
             self.tell("dropped", topic=name, reason=reason, count=self.dropped)
+
+    def _drop(self, name: str, reason: str) -> None:
+        self.dropped += 1
+        self._untold = name, reason
+        self._tell_dropped(self._clock.monotonic())
 
     # -- updates
 
@@ -237,6 +244,9 @@ class Device:
         """Say what is due; the monotonic time at which to ask again."""
         now = self._clock.monotonic()
         due = [now + LONGEST_WAIT]
+        self._tell_dropped(now)
+        if self._untold is not None:
+            due.append(self._quiet_until)
         if self.updater.wait > 0:
             due.append(now + max(SHORTEST_WAIT, self.updater.wait))
         if self._link is not None:

@@ -59,4 +59,9 @@ def run(
     """Run the broker until Ctrl-C: TLS 1.3, client certificates, the rules of the contract."""
     from fleetctl.platforms.local.broker import run_broker
 
-    yield from run_broker(session.context, engine, listen=listen)
+    for event in run_broker(session.context, engine, listen=listen):
+        if event.event == "listening" and event.engine == "builtin":
+            from fleetctl.mqtt.builtin import NOTICE
+
+            session.say(NOTICE)
+        yield event

@@ -56,6 +56,7 @@ ROLLOUT = View(
         Field("unattendedSince", nullable=True, wide=True),
         Field("updatedAt", wide=True),
         Field("plan", help="The digest of the signed plan.", wide=True),
+        Field("ignored", "integer", help="Messages that nobody could believe, as this command saw them.", wide=True),
     ),
 )
 EVENT = View(
@@ -306,14 +307,12 @@ def _outcomes(session: Session, events: Iterator[object]) -> Iterator[object]:
 
 def _driven(session: Session, ref: RolloutRef, events: Iterator[object], to_the_end: bool) -> Iterator[object]:
     """The same; says how it goes on after Ctrl-C, and that nobody drives it after a start that does not wait."""
-    again = f"fleetctl ota resume {ref.id or f'-f {ref.plan}'}"
+    session.again = again = f"fleetctl ota resume {ref.id or f'-f {ref.plan}'}"
     try:
         for each in _outcomes(session, events):
             yield each
             if isinstance(each, As) and isinstance(each.value, RolloutEntry) and not to_the_end and each.value.state == "running":
                 session.say(f"nobody promotes it until you run: {again}")
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(again) from None
     except FleetError as error:
         error.hint = error.hint or again
         raise

@@ -61,11 +61,12 @@ PLAN = View("plan", (Field("id", help="The device."), Field("action", help="What
 
 
 class Session:
-    """One run of one verb."""
+    """One run of one verb; `again` is the command that goes on with what Ctrl-C would interrupt."""
 
     def __init__(self, options: Options | None = None, terminal: Terminal | None = None) -> None:
         self.options = options or Options()
         self.terminal = terminal or Terminal(sys.stdin, sys.stderr)
+        self.again = ""
 
     @property
     def context(self) -> "Context":

@@ -72,6 +72,8 @@ def _run(work: Callable[[Session], object], view: View, page: Page, options: Opt
         if error.record is not None:
             render(error.record, view, page)
         raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(session.again) from None
     finally:
         session.close()
 

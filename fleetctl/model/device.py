@@ -28,6 +28,17 @@ def check_level(what: str, text: str) -> str:
     return text
 
 
+CLIENT_PREFIX = "fleetctl-"
+"""How the client ids of fleetctl's own connections begin: they share one name space with those of devices."""
+
+
+def check_device_id(text: str) -> str:
+    """Return `text`, or raise `UsageError`: a device called as a rollout's controller is could cut that off."""
+    if text.startswith(CLIENT_PREFIX):
+        raise UsageError(f"device id {printable(text)} is reserved for fleetctl's own connections", "choose another id")
+    return check_level("device id", text)
+
+
 def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the labels sorted by key; raise `UsageError` for a key or a value that no selector could name."""
     for key, value in labels.items():
@@ -66,7 +77,7 @@ class DevicePath:
         check_level("tenant", self.tenant)
         check_level("location", self.location)
         check_level("device type", self.device_type)
-        check_level("device id", self.device_id)
+        check_device_id(self.device_id)
 
     def __str__(self) -> str:
         return f"{self.tenant}/{self.location}/{self.device_type}/{self.device_id}"

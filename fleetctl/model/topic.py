@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from fleetctl.model.device import DevicePath, is_level
+from fleetctl.model.device import CLIENT_PREFIX, DevicePath, is_level
 
 COMMAND_NAME_LIMIT = 32
 
@@ -69,7 +69,7 @@ def is_command_name(name: str) -> bool:
 def split(topic: str) -> tuple[DevicePath, str] | None:
     """The device and the rest of a topic of the contract; None where it is no device's."""
     levels = topic.split("/", 4)
-    if len(levels) != 5 or not all(is_level(level) for level in levels[:4]):
+    if len(levels) != 5 or not all(is_level(level) for level in levels[:4]) or levels[3].startswith(CLIENT_PREFIX):
         return None
     return DevicePath(*levels[:4]), levels[4]
 

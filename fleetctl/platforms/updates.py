@@ -54,7 +54,10 @@ class PlanEntry:
 
 @dataclass(frozen=True, slots=True)
 class RolloutEntry:
-    """A rollout as its last controller left it; the counts from `succeeded` to `untouched` sum to `devices`."""
+    """A rollout as its last controller left it; the counts from `succeeded` to `untouched` sum to `devices`.
+
+    `ignored` counts the messages that said nothing that could be believed, as far as this command has seen them.
+    """
 
     id: str
     release: str
@@ -76,6 +79,7 @@ class RolloutEntry:
     unattended_since: str | None
     updated_at: str
     plan: str
+    ignored: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,14 @@ class RunningFleet:
 
     def say_as_rogue(self, channel: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish as the device that nobody plays, with another program."""
-        self.mosquitto("mosquitto_pub", "-t", self.topic(ROGUE, channel), "-s" if payload else "-n", *(["-r"] if retain else []), stdin=payload)
+        self.mosquitto(
+            "mosquitto_pub",
+            "-t",
+            self.topic(ROGUE, channel),
+            "-s" if payload else "-n",
+            *(["-r"] if retain else []),
+            stdin=payload,
+        )
 
     def mosquitto(self, program: str, *words: str, stdin: bytes = b"") -> bytes:
         bundle = self.bundle(ROGUE)

@@ -190,8 +190,11 @@ def test_a_rollout_state_that_nobody_signed_is_untrusted(running_fleet: RunningF
     plan = console.run("ota", "plan", "pump@1.6.0", "pump-9", "--supersede", "-o", "json").json
     state = f"acme/_fleet/rollouts/{plan['id']}/state"
     running_fleet.say(state, json.dumps({"state": "completed", "at": rfc3339(0.0)}).encode(), retain=True)
-    for verb in ("resume", "watch"):
+    for verb in ("resume", "status"):
         said = console.run("ota", verb, plan["id"], "-o", "jsonl")
         assert said.error(7, plan["id"])["code"] == "untrusted"
+    watched = console.run("ota", "watch", plan["id"], "--timeout", "1s", "-o", "json")
+    assert watched.status == 10
+    assert json.loads(watched.out)["ignored"] >= 1
     running_fleet.say(state, b"", retain=True)
     assert console.run("ota", "status", plan["id"], "-o", "json").json["succeeded"] == 0

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from fleetctl.errors import Conflict
+from fleetctl.errors import Conflict, Untrusted
 from fleetctl.keys.cose import Signer
 from fleetctl.keys.trust import sign_assignment
 from fleetctl.model import topic as topics
@@ -89,6 +89,7 @@ class Driver:
         self._stages: dict[int, tuple[str, str | None]] = {}
         self._last = 0.0
         self._serial = 0
+        self._unread = 0
 
     # -- taking over
 
@@ -140,7 +141,8 @@ class Driver:
         self._attend(attended=False)
         self._session.flush(PATIENCE)
         self._keep(self.rollout, False)
-        return entry_of(self.rollout, self.signed, attended=False, at=self._now())
+        unread = self._reader.ignored + self._unread
+        return entry_of(self.rollout, self.signed, attended=False, at=self._now(), unread=unread)
 
     def _attend(self, *, attended: bool) -> None:
         place = topics.rollout_controller(self.plan.tenant, self.plan.id)
@@ -221,8 +223,15 @@ class Driver:
         self._keep(self.rollout, True)
 
     def _check_alone(self) -> None:
-        """Before each wave: what another driver decided meanwhile counts, and this one stops."""
-        snapshot = self._held_state()
+        """Before each wave: what another driver decided meanwhile counts, and this one stops.
+
+        What no rollout key has signed is no other driver's, and ours is published again with the next decision.
+        """
+        try:
+            snapshot = self._held_state()
+        except Untrusted:
+            self._unread += 1
+            return
         if snapshot is not None and snapshot.serial > self._serial:
             raise Conflict(
                 f"another controller drives rollout `{self.plan.id}`", f"look at it with fleetctl ota watch {self.plan.id}"

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from fleetctl import files
 from fleetctl.config import Context
-from fleetctl.errors import ConfigError, NotFound
+from fleetctl.errors import ConfigError, NotFound, Untrusted
 from fleetctl.keys.cose import Signer
 from fleetctl.keys.store import load_key, load_public_key
 from fleetctl.keys.trust import UnverifiedTrust
+from fleetctl.model.device import printable
 from fleetctl.ota.store import Release, ReleaseStore
 from fleetctl.platforms.updates import ReleaseEntry
 from fleetctl.wire.trust import TrustDocument
@@ -33,7 +34,11 @@ class Releases:
         """The trust document of the context, proved against its root key; raises `Untrusted`."""
         pem = files.read_limited(self._context.pki_folder / "root.pub", TRUST_LIMIT)
         root = load_public_key(pem, "the root key of this context")
-        return UnverifiedTrust(self.trust_envelope).verify(root, self._context.tenant)
+        try:
+            return UnverifiedTrust(self.trust_envelope).verify(root, self._context.tenant)
+        except Untrusted as error:
+            path = self._context.pki_folder / "trust.cose"
+            raise Untrusted(f"{printable(str(path))} cannot be trusted: {error.message}", error.hint) from error
 
     @cached_property
     def store(self) -> ReleaseStore:

@@ -113,7 +113,8 @@ def keeper(registry: Registry, signed: SignedPlan, now: Callable[[], float]) -> 
     return keep
 
 
-def entry_of(rollout: Rollout, signed: SignedPlan, *, attended: bool, at: float) -> RolloutEntry:
+def entry_of(rollout: Rollout, signed: SignedPlan, *, attended: bool, at: float, unread: int = 0) -> RolloutEntry:
+    """The record of a rollout; `unread` messages were no events for it."""
     counts, plan = rollout.counts(), signed.plan
     return RolloutEntry(
         id=plan.id,
@@ -136,6 +137,7 @@ def entry_of(rollout: Rollout, signed: SignedPlan, *, attended: bool, at: float)
         unattended_since=None if attended or is_over(rollout.state, rollout.settled) else rfc3339(at),
         updated_at=rfc3339(at),
         plan=signed.digest,
+        ignored=counts.ignored + unread,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from fleetctl.errors import Untrusted
 from fleetctl.model import topic as topics
 from fleetctl.model.rollout import Restored, Rollout, Snapshot
 from fleetctl.mqtt.session import Session
@@ -28,6 +29,7 @@ class Watcher:
         self._reader = Reader(signed.plan, trust)
         self._snapshot: Snapshot | None = None
         self._attendance = b""
+        self._unread = 0
         self._stages: dict[int, tuple[str, str | None]] = {}
         plan = signed.plan
         self._state = topics.rollout_state(plan.tenant, plan.id)
@@ -52,7 +54,9 @@ class Watcher:
         return found is not None and is_over(found.state, not (found.counts.updating or found.counts.offered))
 
     def entry(self) -> RolloutEntry:
-        entry = entry_of(self._rollout, self._signed, attended=False, at=self._clock())
+        entry = entry_of(
+            self._rollout, self._signed, attended=False, at=self._clock(), unread=self._reader.ignored + self._unread
+        )
         if self._snapshot is not None:
             entry = with_snapshot(entry, self._snapshot)
         return with_attendance(entry, self._attendance)
@@ -61,10 +65,20 @@ class Watcher:
         if topic == self._controller:
             self._attendance = payload
         elif topic == self._state:
-            if payload:
-                yield from self._decided(verify_state(payload, self._signed.plan.tenant, self._signed.plan.id, self._trust))
+            yield from self._state_told(payload)
         else:
             yield from self._device(topic, payload)
+
+    def _state_told(self, payload: bytes) -> Iterator[Record]:
+        """A new state; what no rollout key has signed is counted, and the last good one stays."""
+        if not payload:
+            return
+        try:
+            snapshot = verify_state(payload, self._signed.plan.tenant, self._signed.plan.id, self._trust)
+        except Untrusted:
+            self._unread += 1
+            return
+        yield from self._decided(snapshot)
 
     def _decided(self, snapshot: Snapshot) -> Iterator[Record]:
         before, self._snapshot = self._snapshot, snapshot

@@ -10,7 +10,13 @@ from fleetctl.wire.document import canonical_cbor, dump_json
 TOPICS = st.sampled_from(
     ["status", "twin/desired", "ota/desired", "commands/ping", "commands/", "commands/a/b", "acme/_fleet/trust", "elsewhere"]
 )
-SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+)
 KEYS = st.sampled_from(["id", "session", "args", "expires", "status", "desired", "version", "generation", "digest", "timestamp"])
 VALUES = SCALARS | st.sampled_from(["1-1", "0-1", "online", f"sha256:{'0' * 64}", "2026-01-01T00:00:00Z"])
 DOCUMENTS = st.dictionaries(KEYS, VALUES | st.lists(SCALARS, max_size=3) | st.dictionaries(KEYS, VALUES, max_size=3))

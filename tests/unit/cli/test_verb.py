@@ -57,7 +57,8 @@ def _fail(session: Session, how: Annotated[str, typer.Argument(metavar="HOW")]) 
     if how == "record":
         raise Conflict("two", "retry", record=THINGS[0])
     if how == "interrupt":
-        raise KeyboardInterrupt("fleetctl ota resume r1")
+        session.again = "fleetctl ota resume r1"
+        raise KeyboardInterrupt
     if how == "raw":
         raise FleetError("a device said \x1b[31m", "see\x07")
     if how == "pipe":
