@@ -237,6 +237,9 @@ def test_a_flood_of_garbage_is_counted_and_told_once_a_second(bench: Any) -> Non
     for _ in range(50):
         bench.hear("ota/desired", b"\0")
     assert len(bench.told("dropped")) == 1
+    bench.now += 2
+    bench.device.tick()
+    assert [event["count"] for event in bench.told("dropped")] == [1, 50]
     assert bench.device.dropped == 50
     for _ in range(10):
         bench.now += 60
