@@ -1,13 +1,14 @@
 """`fleetctl publish`: a command to devices, or a message to a topic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from json import JSONDecodeError
 from typing import Annotated
 
 import typer
 
 from fleetctl.cli.group import single
-from fleetctl.cli.session import Session, gather
+from fleetctl.cli.session import Planned, Session, gather
 from fleetctl.cli.targets import payload_of
 from fleetctl.cli.verb import verb
 from fleetctl.cli.words import LimitWord, SelectorWord, complete_device, duration_option
@@ -20,6 +21,7 @@ from fleetctl.present.view import As, Field, View
 from fleetctl.wire.document import PAYLOAD_LIMIT, Json, parse_json
 
 PREFIX = "commands/"
+SHOWN = 200
 RESULT = View(
     "commandResult",
     (
@@ -74,7 +76,17 @@ def parse_args(payload: bytes) -> dict[str, Json]:
     try:
         return parse_json(payload)
     except Malformed as error:
-        raise UsageError(f"the payload of a command is a JSON object: {error.message}", """as in '{"after":5}'""") from error
+        message = f"the payload is not a JSON object{_reason(error)}"
+        raise UsageError(message, """the payload of a command is one, as in '{"after":5}'""") from error
+
+
+def _reason(error: Malformed) -> str:
+    """Where JSON ends to be JSON, or what is wrong with it."""
+    cause = error.__cause__
+    if isinstance(cause, JSONDecodeError):
+        return f" (line {cause.lineno}, column {cause.colno})"
+    reason = error.message.removeprefix("the document is not a JSON object").removeprefix("the document is not JSON: ")
+    return f": {reason}" if reason else ""
 
 
 @verb(
@@ -94,7 +106,7 @@ def publish(
         list[str] | None,
         typer.Argument(
             metavar="[DEVICE]... commands/NAME [PAYLOAD]",
-            help="The payload is text, @FILE or - for stdin; a JSON object, {} by default.",
+            help="The payload is text, @FILE or - for stdin; {} by default. A command's is a JSON object.",
             autocompletion=complete_device,
         ),
     ] = None,
@@ -102,24 +114,48 @@ def publish(
     limit: LimitWord = None,
     topic: Annotated[str | None, typer.Option("--topic", "-t", metavar="TOPIC", help="Publish to this topic as it is.")] = None,
     retain: Annotated[bool, typer.Option("--retain", help="With -t: let the broker keep it.")] = False,
-    qos: Annotated[int, typer.Option("--qos", min=0, max=1, help="With -t: 0 or 1.")] = 1,
+    qos: Annotated[int | None, typer.Option("--qos", min=0, max=1, help="With -t: 0 or 1.", show_default="1")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answers.")] = False,
-    timeout: Annotated[float, duration_option("--timeout", help="How long to wait.", shown="5s")] = 5.0,
+    timeout: Annotated[float | None, duration_option("--timeout", help="How long to wait.", shown="5s")] = None,
 ) -> list[CommandResult] | As:
     """Send a command to devices, or a message to a topic."""
     if topic is not None:
-        return _raw(session, topic, words or [], selector, retain, qos)
+        refuse({"-l": selector is not None, "--limit": limit, "--wait": wait, "--timeout": timeout is not None}, "with `-t`")
+        return _raw(session, topic, words or [], retain, 1 if qos is None else qos)
+    refuse({"--retain": retain, "--qos": qos is not None}, "without `-t`: a command is never retained, and sent at QoS 1")
     order = parse_order(words or [])
     args = parse_args(payload_of(order.payload, session.terminal.stdin, PAYLOAD_LIMIT)) if order.payload is not None else {}
     devices = session.chosen(session.targets(order.devices, selector, limit), f"send `{order.command}`")
-    results = session.messages.publish(devices, order.command, args, wait=wait, timeout=timeout)
+    results = session.messages.publish(devices, order.command, args, wait=wait, timeout=5.0 if timeout is None else timeout)
     return gather(counted(results, order.command, len(devices), session.terminal.stderr))
 
 
-def _raw(session: Session, topic: str, words: Sequence[str], selector: str | None, retain: bool, qos: int) -> As:
-    if selector is not None:
-        raise UsageError("`-t` names a topic, not devices", "leave out -l")
+def refuse(given: Mapping[str, object], where: str) -> None:
+    """Raises `UsageError` for the first option that is given where it means nothing."""
+    for option, value in given.items():
+        if value:
+            raise UsageError(f"`{option}` means nothing {where}", f"leave out {option}")
+
+
+def _raw(session: Session, topic: str, words: Sequence[str], retain: bool, qos: int) -> As:
+    payload = payload_of(raw_payload(words), session.terminal.stdin, PAYLOAD_LIMIT)
     if not is_topic(topic):
         raise UsageError(f"{printable(topic)} is not a topic", "a topic is not empty and has no +, # or NUL")
-    payload = payload_of(_payload(words) or "", session.terminal.stdin, PAYLOAD_LIMIT)
+    if session.options.dry_run:
+        raise Planned([{"id": topic, "action": _planned(payload, retain, qos)}])
     return As(PUBLISHED, session.messages.publish_raw(topic, payload, retain=retain, qos=qos))
+
+
+def raw_payload(words: Sequence[str]) -> str:
+    """The one word that is sent to a topic, `{}` without any; raises `UsageError` where devices are named too."""
+    if len(words) > 1:
+        raise UsageError(
+            f"`-t` names a topic, and one payload is sent to it, not {len(words)} words: {printable(' '.join(words))}",
+            "name devices or a topic, not both, and put quotation marks around the payload",
+        )
+    return words[0] if words else "{}"
+
+
+def _planned(payload: bytes, retain: bool, qos: int) -> str:
+    text = payload[:SHOWN].decode(errors="backslashreplace") + ("…" if len(payload) > SHOWN else "")
+    return f"publish {len(payload)} bytes at QoS {qos}{', retained' if retain else ''}{f': {text}' if text else ''}"

@@ -57,7 +57,7 @@ class Planned(Exception):
         self.writes = writes
 
 
-PLAN = View("plan", (Field("id", help="The device."), Field("action", help="What would be written.")))
+PLAN = View("plan", (Field("id", help="The device, or the topic."), Field("action", help="What would be written.")))
 
 
 class Session:
