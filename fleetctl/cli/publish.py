@@ -94,6 +94,7 @@ def _reason(error: Malformed) -> str:
     RESULT,
     name="publish",
     writes=True,
+    other=PUBLISHED,
     example="""
     fleetctl publish pump-7 commands/ping --wait
     fleetctl publish -l 'type=pump' commands/reboot '{"after":5}' --yes

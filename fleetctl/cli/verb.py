@@ -4,7 +4,7 @@ import inspect
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import Parameter
 from typing import Any, TypeVar
 
@@ -23,15 +23,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 VARIABLE = "FLEETCTL_OUTPUT"
 
 
-def verb(app: App, view: View, *, name: str, example: str, writes: bool = False, final: bool = False) -> Callable[[F], F]:
+def verb(
+    app: App, view: View, *, name: str, example: str, writes: bool = False, final: bool = False, other: View | None = None
+) -> Callable[[F], F]:
     """Register a function as the verb `name` of `app`.
 
     Its first parameter is the `Session`; what it returns (a record, a list or an iterator of records) is printed as `view`
     says. `writes` adds `--yes`, `--dry-run` and `--max-devices`; `final` lets a stream be printed as its last record.
+    `other` is a second kind of record that the verb may return.
     """
 
     def register(function: F) -> F:
-        app.add(name, lambda: _command(function, view, writes, final), _examples(example))
+        app.add(name, lambda: _command(function, view, other, writes, final), _examples(example))
         return function
 
     return register
@@ -42,7 +45,7 @@ def _examples(text: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  $ {line}" for line in lines)])
 
 
-def _command(function: Callable[..., Any], view: View, writes: bool, final: bool) -> Callable[..., None]:
+def _command(function: Callable[..., Any], view: View, other: View | None, writes: bool, final: bool) -> Callable[..., None]:
     common = [*_COMMON, *(_WRITES if writes else [])]
     own = list(inspect.signature(function).parameters.values())[1:]
 
@@ -51,6 +54,8 @@ def _command(function: Callable[..., Any], view: View, writes: bool, final: bool
         said = {each.name: given.pop(each.name) for each in common}
         page = _page(said.pop("output"), said.pop("columns"))
         said.pop("debug")
+        if page.columns:
+            _check_columns(page.columns, [view, *([other] if other else []), *([PLAN] if said.get("dry_run") else [])])
         said["context"] = said["context"] or (ctx.find_root().obj or {}).get("context")
         _run(lambda session: function(session, **given), view, page, Options(format=page.format, **said), final)
 
@@ -76,6 +81,14 @@ def _run(work: Callable[[Session], object], view: View, page: Page, options: Opt
         raise KeyboardInterrupt(session.again) from None
     finally:
         session.close()
+
+
+def _check_columns(names: Sequence[str], views: Sequence[View]) -> None:
+    """Raises `UsageError` for a column whose first key no view has; events may have any key."""
+    known = dict.fromkeys(key for view in views for key in view.keys() if key != "*")
+    for name in names:
+        if not any(view.open for view in views) and name.split(".")[0] not in known:
+            raise UsageError(f"no column {printable(name)}", f"the columns are {', '.join(known)}")
 
 
 def _page(output: Format | None, columns: str | None) -> Page:

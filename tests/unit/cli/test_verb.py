@@ -18,6 +18,8 @@ from fleetctl.present.format import Format
 from fleetctl.present.view import As, Field, View
 
 VIEW = View("thing", (Field("id"), Field("size", "integer"), Field("note", wide=True)))
+OTHER = View("other", (Field("id"), Field("bytes", "integer")))
+OPEN = View("event", (Field("event"),), id="event", open=True)
 THINGS = [{"id": "a", "size": 1, "note": "x\x1b[2J"}, {"id": "b", "size": 2, "note": None}]
 
 
@@ -66,6 +68,16 @@ def _fail(session: Session, how: Annotated[str, typer.Argument(metavar="HOW")]) 
     raise RuntimeError("-----BEGIN PRIVATE KEY-----\nMIIsecret\n-----END PRIVATE KEY-----")
 
 
+def _events(session: Session) -> list[dict[str, Any]]:
+    """Say what happens."""
+    return [{"event": "x", "anything": 1}]
+
+
+def _either(session: Session) -> As:
+    """Do one thing or another."""
+    return As(OTHER, [{"id": "a", "bytes": 7}])
+
+
 @pytest.fixture(autouse=True)
 def things(monkeypatch: pytest.MonkeyPatch) -> None:
     """One more group in the table."""
@@ -76,6 +88,8 @@ def things(monkeypatch: pytest.MonkeyPatch) -> None:
     verb(app, VIEW, name="drive", example="fleetctl thing drive", final=True)(_drive)
     verb(app, VIEW, name="set", example="fleetctl thing set a", writes=True)(_set)
     verb(app, VIEW, name="fail", example="fleetctl thing fail")(_fail)
+    verb(app, OPEN, name="events", example="fleetctl thing events")(_events)
+    verb(app, VIEW, name="either", example="fleetctl thing either", other=OTHER)(_either)
     made = single("Alone.")
     verb(made, VIEW, name="alone", example="fleetctl alone")(_list)
     apps = {"thing": app, "alone": made}
@@ -94,6 +108,21 @@ def test_a_list_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "thing", "list", "-o", "wide") == (0, "ID  SIZE  NOTE\na   1     x\\x1b[2J\nb   2     -\n", "")
     assert run(capsys, "thing", "list", "--columns", "size,id")[1] == "SIZE  ID\n1     a\n2     b\n"
     assert run(capsys, "alone", "-o", "name")[1] == "a\nb\n"
+
+
+def test_a_column_that_no_record_has_is_refused_before_anything_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    told = "error: no column `foo`\n\nhint: the columns are id, size, note\n"
+    assert run(capsys, "thing", "list", "--columns", "id,foo") == (2, "", told)
+    assert run(capsys, "thing", "fail", "record", "--columns", "foo") == (2, "", told)
+    assert run(capsys, "thing", "list", "--columns", "note.deep,id")[0] == 0
+    assert run(capsys, "thing", "set", "a", "--dry-run", "--columns", "id,action") == (0, "ID  ACTION\na   set\n", "")
+    assert run(capsys, "thing", "set", "a", "--columns", "action")[0] == 2
+    assert run(capsys, "thing", "events", "--columns", "anything")[1] == "ANYTHING\n1\n"
+
+
+def test_a_verb_of_two_kinds_of_records_takes_the_columns_of_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "thing", "either", "--columns", "bytes") == (0, "BYTES\n7\n", "")
+    assert run(capsys, "thing", "either", "--columns", "size")[0] == 0
 
 
 def test_every_format_of_a_list(capsys: pytest.CaptureFixture[str]) -> None:
