@@ -39,7 +39,7 @@ ROLLOUT = View(
         Field("id"),
         Field("release"),
         Field("state", help="running, paused, halted, aborted or completed."),
-        Field("reason", wide=True),
+        Field("reason", wide=True, nullable=True),
         Field("devices", "integer", help="The sum of succeeded, failed, updating and untouched."),
         Field("succeeded", "integer"),
         Field("failed", "integer"),
@@ -217,15 +217,17 @@ def abort(session: Session, rollout: Rollout = None, file: PlanFile = None, key:
 
 
 @verb(app, EVENT, name="watch", final=True, example="fleetctl ota watch ROLLOUT -o jsonl")
-def watch(session: Session, rollout: Rollout = None, file: PlanFile = None, timeout: Timeout = None) -> Iterator[object]:
+def watch(
+    session: Session, rollout: Rollout = None, file: PlanFile = None, key: Key = None, timeout: Timeout = None
+) -> Iterator[object]:
     """Look at a rollout without driving it."""
-    yield from _outcomes(session, session.updates.watch(_ref(rollout, file, None), timeout=timeout))
+    yield from _outcomes(session, session.updates.watch(_ref(rollout, file, key), timeout=timeout))
 
 
 @verb(app, ROLLOUT, name="status", example="fleetctl ota status ROLLOUT -o json")
-def status(session: Session, rollout: Rollout = None, file: PlanFile = None) -> RolloutEntry:
+def status(session: Session, rollout: Rollout = None, file: PlanFile = None, key: Key = None) -> RolloutEntry:
     """Show how far a rollout is."""
-    return session.updates.status(_ref(rollout, file, None))
+    return session.updates.status(_ref(rollout, file, key))
 
 
 @verb(app, ROLLOUT, name="list", example="fleetctl ota list")

@@ -62,7 +62,7 @@ class RolloutEntry:
     id: str
     release: str
     state: str
-    reason: str
+    reason: str | None
     devices: int
     succeeded: int
     failed: int

@@ -19,7 +19,8 @@ def base_of(context: Context) -> tuple[str, int]:
     """Host and port of the artifact base; raises `ConfigError` for a context without one."""
     if not context.artifacts:
         raise ConfigError(
-            f"context `{context.name}` has no artifact base", "make it with fleetctl init --artifacts https://HOST:PORT"
+            f"context `{context.name}` has no artifact base: nobody knows where devices would look",
+            f"add a line to its entry in config.yaml: artifacts: https://HOST:PORT (see {context.folder.parent})",
         )
     parts = urlsplit(context.artifacts)
     if parts.scheme != "https" or not parts.hostname:

@@ -21,6 +21,7 @@ from fleetctl.model.rollout import (
     Action,
     Changed,
     Completed,
+    Counts,
     Event,
     Halted,
     Offer,
@@ -52,6 +53,8 @@ from fleetctl.wire.trust import TrustDocument
 BATCH = 400
 PATIENCE = 20.0
 BEAT = 0.2
+TELL_NEWS, TELL_AGAIN = 2.0, 30.0
+"""Seconds between two publications of `/state` without a decision, with news and without."""
 UNTOLD = ("queued", None)
 """Where every device is before anything was said of it: no event."""
 
@@ -90,6 +93,8 @@ class Driver:
         self._last = 0.0
         self._serial = 0
         self._unread = 0
+        self._told: Counts | None = None
+        self._told_at = 0.0
 
     # -- taking over
 
@@ -129,6 +134,7 @@ class Driver:
         pointer = PlanPointer(self.signed.digest, f"sha256/{self.signed.digest.removeprefix('sha256:')}")
         self._session.publish(topics.rollout_plan(self.plan.tenant, self.plan.id), pointer.encode(), qos=1, retain=True)
         yield from self.fold(Tick(self._now()))
+        self._tell_progress()
 
     @property
     def over(self) -> bool:
@@ -153,6 +159,14 @@ class Driver:
         for message in self._session.receive(timeout):
             yield from self._fold_message(message)
         yield from self.fold(Tick(self._now()))
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        """Now and then, so that whoever looks from elsewhere, or comes after a crash, sees how far it is and since when."""
+        now, counts = self._now(), self.rollout.counts()
+        if now - self._told_at >= (TELL_NEWS if counts != self._told else TELL_AGAIN):
+            self._told, self._told_at = counts, now
+            self._publish_state(self.rollout.snapshot())
 
     def abort(self) -> Iterator[Record]:
         yield from self.fold(Abort(self._now()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fleetctl import files
 from fleetctl.errors import Malformed, NotFound, UsageError
 from fleetctl.keys import secrets
-from fleetctl.keys.cose import Signer, trust_key
+from fleetctl.keys.cose import Signer, UnknownKey, trust_key
 from fleetctl.keys.store import parse_key
 from fleetctl.model import topic as topics
 from fleetctl.model.device import check_level
@@ -33,19 +33,23 @@ FILE_LIMIT = 3 * PLAN_LIMIT
 
 
 class Authority:
-    """In whose name a rollout is driven: the signer, and the keys whose plans and states count."""
+    """In whose name a rollout is driven: the signer, and the keys whose plans and states count.
 
-    def __init__(self, signer: Signer, trust: TrustDocument) -> None:
+    `is_ours` says that `trust` is the context's trust document, which devices are told; that of a key alone is no document.
+    """
+
+    def __init__(self, signer: Signer, trust: TrustDocument, *, is_ours: bool) -> None:
         self.signer = signer
         self.trust = trust
+        self.is_ours = is_ours
 
 
 def authority(releases: Releases, tenant: str, key: str | None) -> Authority:
     """The context's rollout key; or the key that a reference leads to, which then trusts itself alone."""
     if key is None:
-        return Authority(releases.signer("rollout"), releases.trust)
+        return Authority(releases.signer("rollout"), releases.trust, is_ours=True)
     signer = Signer(parse_key(secrets.resolve(key).encode(), f"secret `{key}`"))
-    return Authority(signer, TrustDocument(1, tenant, (trust_key(signer.public_key, "rollout"),)))
+    return Authority(signer, TrustDocument(1, tenant, (trust_key(signer.public_key, "rollout"),)), is_ours=False)
 
 
 def reader(releases: Releases, tenant: str, key: str | None) -> TrustDocument:
@@ -66,14 +70,22 @@ def find_plan(fleet: "LocalFleet", ref: RolloutRef, trust: TrustDocument) -> Sig
         Untrusted: the plan is not signed by a rollout key.
     """
     if ref.plan is not None:
-        return UnverifiedPlan(files.read_limited(ref.plan, FILE_LIMIT)).verify(trust)
+        return _verified(files.read_limited(ref.plan, FILE_LIMIT), trust)
     if ref.id is None:
         raise UsageError("no rollout is named", "name one of fleetctl ota list, or a plan with -f plan.json")
     digest = _digest_of(fleet, check_level("rollout", ref.id))
     path = blob_path(fleet.context.releases_folder, digest.removeprefix("sha256:"))
     if path is None:
         raise NotFound(f"the plan of rollout `{ref.id}` is not in this store", "name its file: -f plan.json")
-    return UnverifiedPlan(files.read_limited(path, FILE_LIMIT)).verify(trust)
+    return _verified(files.read_limited(path, FILE_LIMIT), trust)
+
+
+def _verified(data: bytes, trust: TrustDocument) -> SignedPlan:
+    try:
+        return UnverifiedPlan(data).verify(trust)
+    except UnknownKey as error:
+        error.hint = "name the rollout key that signed it: --key file:PATH or --key env:NAME"
+        raise
 
 
 def _digest_of(fleet: "LocalFleet", rollout: str) -> str:
@@ -120,7 +132,7 @@ def entry_of(rollout: Rollout, signed: SignedPlan, *, attended: bool, at: float,
         id=plan.id,
         release=plan.release,
         state=rollout.state.value,
-        reason=rollout.reason,
+        reason=rollout.reason or None,
         devices=counts.targets,
         succeeded=counts.succeeded,
         failed=counts.targets - counts.succeeded - counts.updating - counts.untouched,
@@ -186,7 +198,7 @@ def with_snapshot(entry: RolloutEntry, snapshot: Snapshot) -> RolloutEntry:
     return replace(
         entry,
         state=snapshot.state.value,
-        reason=snapshot.reason,
+        reason=snapshot.reason or None,
         succeeded=counts.succeeded,
         updating=counts.updating,
         untouched=counts.untouched,

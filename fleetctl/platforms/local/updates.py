@@ -2,14 +2,14 @@
 
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetctl import files
-from fleetctl.errors import Halted, NotFound, Partial, Pending
+from fleetctl.errors import Conflict, FleetError, Halted, NotFound, Partial, Pending
 from fleetctl.model import release as naming
 from fleetctl.model import topic as topics
 from fleetctl.model.device import Device
@@ -28,6 +28,7 @@ from fleetctl.platforms.updates import (
     RolloutEvent,
     RolloutRef,
 )
+from fleetctl.wire.trust import TrustDocument
 
 if TYPE_CHECKING:
     from fleetctl.mqtt.session import Session
@@ -106,57 +107,90 @@ class LocalUpdates:
     # -- driving
 
     def start(self, ref: RolloutRef, *, wait: bool = False, timeout: float | None = None) -> Records:
-        return self._drive(ref, wait=wait, timeout=timeout, serve=wait)
+        artifacts.base_of(self._fleet.context)
+        return self._drive(ref, wait=wait, timeout=timeout)
 
     def resume(self, ref: RolloutRef, *, wait: bool = True, timeout: float | None = None) -> Records:
-        return self._drive(ref, wait=wait, timeout=timeout, serve=wait)
+        return self._drive(ref, wait=wait, timeout=timeout)
 
     def step(self, ref: RolloutRef) -> Records:
-        return self._drive(ref, wait=False, timeout=None, serve=False)
+        return self._drive(ref, wait=False, timeout=None)
 
     def abort(self, ref: RolloutRef) -> Records:
         """End a rollout: its other driver, if there is one, is cut off; what is on offer is withdrawn."""
+        authority, signed = self._meant(ref)
+        found = self._looked_up(signed, authority.trust)
+        if _is_over(found):
+            yield found
+            return
         with ExitStack() as stack:
-            driver = self._take_over(ref, stack)
+            driver = self._take_over(authority, signed, stack)
             yield from driver.rebuild()
             yield from driver.begin()
             yield from driver.abort()
             yield driver.leave()
 
-    def _drive(self, ref: RolloutRef, *, wait: bool, timeout: float | None, serve: bool) -> Records:
+    def _meant(self, ref: RolloutRef) -> tuple[rollouts.Authority, SignedPlan]:
+        authority = rollouts.authority(self._releases, self._fleet.context.tenant, ref.key)
+        return authority, rollouts.find_plan(self._fleet, ref, authority.trust)
+
+    def _drive(self, ref: RolloutRef, *, wait: bool, timeout: float | None) -> Records:
+        """Drive, or say how it ended; whatever can refuse does so before another driver is cut off."""
         deadline = None if timeout is None else self._fleet.clock() + timeout
-        with ExitStack() as stack:
-            driver = self._take_over(ref, stack)
-            plan = driver.plan
-            size = rollouts.manifest_of(driver.signed).size
-            serving = stack.enter_context(artifacts.available(self._fleet.context, plan.image_digest, size, serve=serve))
-            why = f"{plan.release} for {plan.size} devices in {len(plan.waves)} waves{', served from here' if serving else ''}"
-            yield driver.event("started", release=plan.release, devices=plan.size, skipped=len(plan.skipped), why=why)
-            yield from driver.rebuild()
-            yield from driver.begin()
-            while wait and not driver.over and (deadline is None or self._fleet.clock() < deadline):
-                yield from driver.turn()
-            last = driver.leave()
-            rollouts.remember_sightings(self._fleet.registry, driver.plan, driver.sighted)
+        authority, signed = self._meant(ref)
+        last = self._looked_up(signed, authority.trust)
+        if _is_over(last):
             yield last
+        else:
+            with ExitStack() as stack:
+                serving = stack.enter_context(self._image(signed, last, serve=wait))
+                driver = self._take_over(authority, signed, stack)
+                yield _started(driver, serving)
+                try:
+                    yield from driver.rebuild()
+                    yield from driver.begin()
+                    while wait and not driver.over and (deadline is None or self._fleet.clock() < deadline):
+                        yield from driver.turn()
+                except (KeyboardInterrupt, GeneratorExit):
+                    with suppress(FleetError):
+                        self._leave(driver)
+                    raise
+                except Conflict as error:
+                    error.hint = f"see how far it is: fleetctl ota status {signed.plan.id}"
+                    raise
+                last = self._leave(driver)
+                yield last
         raise_outcome(last, driven_to_the_end=wait)
 
-    def _take_over(self, ref: RolloutRef, stack: ExitStack) -> Driver:
-        """Everything that must be right before the first message: plan, keys, image, orders; then the one client id."""
-        fleet = self._fleet
-        authority = rollouts.authority(self._releases, fleet.context.tenant, ref.key)
-        signed = rollouts.find_plan(fleet, ref, authority.trust)
+    def _leave(self, driver: Driver) -> RolloutEntry:
+        last = driver.leave()
+        rollouts.remember_sightings(self._fleet.registry, driver.plan, driver.sighted)
+        return last
+
+    def _image(self, signed: SignedPlan, found: RolloutEntry, *, serve: bool) -> AbstractContextManager[bool]:
+        """Devices find the image, where there is something left to offer and an artifact base is known here.
+
+        Who started the rollout has probed the base already; who resumes it on a machine without one need not know it.
+        """
+        if found.state in (State.HALTED, State.ABORTED) or not self._fleet.context.artifacts:
+            return nullcontext(False)
+        size = rollouts.manifest_of(signed).size
+        return artifacts.available(self._fleet.context, signed.plan.image_digest, size, serve=serve)
+
+    def _take_over(self, authority: rollouts.Authority, signed: SignedPlan, stack: ExitStack) -> Driver:
+        """Connect under the rollout's one client id; the orders of the plan must still be new."""
+        fleet, trust = self._fleet, authority.trust
         session = stack.enter_context(self._open(signed))
         paths = [target.path for target in signed.plan.targets]
-        known = planning.read_known(session.read_retained, paths, authority.trust)
-        planning.check_orders(signed.plan.targets, known, signed.plan.id)
-        self._publish_trust(session, ref)
+        planning.check_orders(signed.plan.targets, planning.read_known(session.read_retained, paths, trust), signed.plan.id)
+        if authority.is_ours:
+            self._publish_trust(session)
         self._releases.store.keep_blob(signed.data)
         with fleet.registry.transaction():
             for target in signed.plan.targets:
                 fleet.registry.raise_order(target.id, target.base_order + 2 * signed.plan.parameters.max_attempts)
         keep = rollouts.keeper(fleet.registry, signed, fleet.clock)
-        return Driver(signed, authority.trust, authority.signer, session, fleet.clock, keep)
+        return Driver(signed, trust, authority.signer, session, fleet.clock, keep)
 
     def _open(self, signed: SignedPlan) -> "Session":
         from fleetctl.mqtt.connection import Will
@@ -167,10 +201,8 @@ class LocalUpdates:
         will = Will(place, attendance(attended=False, at=None))
         return self._fleet.open_session("rollout", client_id=f"fleetctl-rollout-{plan.id}", will=will)
 
-    def _publish_trust(self, session: "Session", ref: RolloutRef) -> None:
-        """Devices learn of new keys before they are sent what is signed by them; a key given by reference has no document."""
-        if ref.key is not None:
-            return
+    def _publish_trust(self, session: "Session") -> None:
+        """Devices learn of new keys before they are sent what is signed by them."""
         place = topics.trust(self._fleet.context.tenant)
         held = session.read_retained([place]).get(place)
         if held is None or held.payload != self._releases.trust_envelope:
@@ -190,22 +222,21 @@ class LocalUpdates:
                 yield from watcher.turn()
             last = watcher.entry()
             yield last
-        raise_outcome(last, driven_to_the_end=True)
+        raise_outcome(last, driven_to_the_end=True, again=f"look again with fleetctl ota watch {signed.plan.id}")
 
     def status(self, ref: RolloutRef) -> RolloutEntry:
-        """What is recorded of a rollout, brought up to date from its signed state where the broker answers."""
-        authority = rollouts.reader(self._releases, self._fleet.context.tenant, ref.key)
-        signed = rollouts.find_plan(self._fleet, ref, authority)
+        """What is recorded of a rollout, brought up to date from its signed state."""
+        trust = rollouts.reader(self._releases, self._fleet.context.tenant, ref.key)
+        return self._looked_up(rollouts.find_plan(self._fleet, ref, trust), trust)
+
+    def _looked_up(self, signed: SignedPlan, trust: TrustDocument) -> RolloutEntry:
         plan = signed.plan
-        state, controller = (
-            topics.rollout_state(plan.tenant, plan.id),
-            topics.rollout_controller(plan.tenant, plan.id),
-        )
+        state, controller = topics.rollout_state(plan.tenant, plan.id), topics.rollout_controller(plan.tenant, plan.id)
         with self._fleet.open_session("status") as session:
             held = session.read_retained([state, controller])
         entry = rollouts.recorded(self._fleet.registry, signed, self._fleet.clock())
         if state in held and held[state].payload:
-            entry = rollouts.with_snapshot(entry, verify_state(held[state].payload, plan.tenant, plan.id, authority))
+            entry = rollouts.with_snapshot(entry, verify_state(held[state].payload, plan.tenant, plan.id, trust))
         return rollouts.with_attendance(entry, held[controller].payload if controller in held else b"")
 
     def rollouts(self) -> Sequence[RolloutEntry]:
@@ -244,9 +275,19 @@ def plan_entry(signed: SignedPlan, file: Path | None) -> PlanEntry:
     )
 
 
-def raise_outcome(entry: RolloutEntry, *, driven_to_the_end: bool) -> None:
+def _is_over(entry: RolloutEntry) -> bool:
+    return entry.state != rollouts.PLANNED and rollouts.is_over(State(entry.state), not entry.updating)
+
+
+def _started(driver: Driver, serving: bool) -> RolloutEvent:
+    plan = driver.plan
+    why = f"{plan.release} for {plan.size} devices in {len(plan.waves)} waves{', served from here' if serving else ''}"
+    return driver.event("started", release=plan.release, devices=plan.size, skipped=len(plan.skipped), why=why)
+
+
+def raise_outcome(entry: RolloutEntry, *, driven_to_the_end: bool, again: str = "") -> None:
     """The exit status of a rollout: 0, 8, 9 or 10 (architecture.md, "Errors and exit statuses")."""
-    again = f"go on with fleetctl ota resume {entry.id}"
+    again = again or f"go on with fleetctl ota resume {entry.id}"
     match entry.state:
         case State.HALTED:
             raise Halted(

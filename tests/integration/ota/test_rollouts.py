@@ -288,3 +288,68 @@ def test_the_exit_status_says_how_the_rollout_ended(stand: Stand) -> None:
     stand.start_agents(names[:2], "some")
     status, record, _ = start(stand, later, *names, "--accept-within", "1s", "--timeout", "60s")
     assert (status, record["state"], record["succeeded"], record["untouched"]) == (8, "completed", 2, 1)
+
+
+@pytest.mark.parametrize("moment", ["offered", "wave"])
+def test_an_interrupted_driver_leaves_word_of_how_far_it_was(stand: Stand, moment: str) -> None:
+    stand.start_agents(stand.add(3))
+    plan = stand.plan(stand.release("2.0.0"))
+    words = [sys.executable, "-m", "fleetctl", "ota", "resume", plan.id, "-o", "jsonl"]
+    environ = {**os.environ, **stand.environ, "FLEETCTL_CONTEXT": "test"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ, text=True) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if json.loads(line).get("event") == moment:
+                driver.send_signal(signal.SIGINT)
+                break
+        _, errors = driver.communicate(timeout=30)
+    assert driver.returncode == 130
+    assert f"hint: fleetctl ota resume {plan.id}" in errors
+    status = stand.fleet.updates.status(RolloutRef(plan.id))
+    assert (status.state, status.attended) == ("running", False)
+    assert status.unattended_since is not None
+
+
+def test_whoever_looks_from_elsewhere_sees_a_running_rollout_move(stand: Stand) -> None:
+    stand.start_agents(stand.add(3))
+    plan = stand.plan(stand.release("2.0.0"), replace(QUICK, soak=4.0))
+    driver = stand.fleet.updates.start(RolloutRef(plan.id), wait=True, timeout=60.0)
+    seen = set()
+    for record in driver:
+        if isinstance(record, dict) and record["event"] == "device":
+            status = stand.open().updates.status(RolloutRef(plan.id))
+            seen.add((status.attended, status.exposed))
+    assert (True, 1) in seen
+
+
+def test_what_cannot_be_driven_from_here_does_not_cut_off_who_drives(stand: Stand, tmp_path: Path) -> None:
+    stand.add(2)
+    plan = stand.plan(stand.release("2.0.0"), file=tmp_path / "plan.json")
+    first = stand.fleet.updates.start(RolloutRef(plan.id), wait=True, timeout=20.0)
+    while next(first).get("event") != "offered":  # type: ignore[union-attr]
+        pass
+    own = stand.fleet.context
+    environ = {"FLEETCTL_HOME": str(tmp_path / "elsewhere")}
+    adopt_context("ci", "acme", own.broker, own.ca, cert=own.cert, key=own.key, environ=environ)
+    with LocalFleet(config.load_context("ci", environ)) as elsewhere:
+        key = f"file:{own.keys_folder / 'rollout.key'}"
+        with pytest.raises(FleetError, match="no artifact base"):
+            list(elsewhere.updates.start(RolloutRef(plan=tmp_path / "plan.json", key=key)))
+        with pytest.raises(Untrusted, match="no rollout key") as refused:
+            elsewhere.updates.status(RolloutRef(plan=tmp_path / "plan.json"))
+        assert "--key" in refused.value.hint
+        assert elsewhere.updates.status(RolloutRef(plan=tmp_path / "plan.json", key=key)).state == "running"
+    next(first)
+    first.close()  # type: ignore[attr-defined]
+
+
+def test_a_rollout_that_is_over_needs_no_image_and_no_driver(stand: Stand) -> None:
+    stand.start_agents(stand.add(2))
+    plan = stand.plan(stand.release("2.0.0"))
+    drive(stand.fleet, RolloutRef(plan.id))
+    later = stand.plan(stand.release("2.1.0"))
+    drive(stand.fleet, RolloutRef(later.id))
+    for again in (stand.fleet.updates.step(RolloutRef(plan.id)), stand.fleet.updates.resume(RolloutRef(plan.id))):
+        (entry,) = again
+        assert isinstance(entry, RolloutEntry)
+        assert (entry.state, entry.succeeded) == ("completed", 2)
