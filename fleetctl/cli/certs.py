@@ -58,7 +58,19 @@ REVOCATION = View(
     id="subject",
 )
 NAME = typer.Argument(
-    metavar="NAME", help="A device id, op:NAME, or a serial number.", autocompletion=complete_device, show_default=False
+    metavar="NAME",
+    help="A device id, op:NAME, or a serial number; `-` reads it from stdin.",
+    autocompletion=complete_device,
+    show_default=False,
+)
+OWNER = typer.Argument(
+    metavar="NAME",
+    help="A device id, or op:NAME for an operator; `-` reads it from stdin.",
+    autocompletion=complete_device,
+    show_default=False,
+)
+NAMES = typer.Argument(
+    metavar="[NAME]...", help="Device ids, op:NAME or serial numbers; `-` and @FILE.", autocompletion=complete_device
 )
 
 app = group("Issue, list, show and revoke certificates.")
@@ -75,25 +87,29 @@ app = group("Issue, list, show and revoke certificates.")
 )
 def issue(
     session: Session,
-    name: Annotated[str, NAME],
+    name: Annotated[str, OWNER],
     bundle: Annotated[
         Path | None, typer.Option("--bundle", metavar="DIR", help="The folder to write; its name by default.")
     ] = None,
 ) -> "Issued":
     """Issue a key and a certificate to a device or an operator, into a folder of its own."""
-    return session.fleet.certificates.issue(name, bundle)
+    return session.fleet.certificates.issue(session.one(name), bundle)
 
 
 @verb(app, CERTIFICATE, name="list", example="fleetctl certs list pump-7")
-def list_certificates(session: Session, name: Annotated[str | None, NAME] = None) -> "list[CertificateEntry]":
-    """List certificates, all of them or those of one name."""
-    return list(session.fleet.certificates.list(name))
+def list_certificates(session: Session, names: Annotated[list[str] | None, NAMES] = None) -> "list[CertificateEntry]":
+    """List certificates, all of them or those of the names."""
+    kept = session.fleet.certificates
+    if not names:
+        return list(kept.list(None))
+    found = [each for name in session.targets(names).words for each in kept.list(name)]
+    return list({each.serial: each for each in found}.values())
 
 
 @verb(app, DETAIL, name="show", example="fleetctl certs show pump-7 -o json | jq -r .pem | openssl x509 -noout -text")
 def show(session: Session, name: Annotated[str, NAME]) -> "CertificateDetail":
     """Show one certificate."""
-    return session.fleet.certificates.show(name)
+    return session.fleet.certificates.show(session.one(name))
 
 
 @verb(

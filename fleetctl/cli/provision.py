@@ -100,7 +100,9 @@ def add(
     ] = None,
 ) -> Provisioned:
     """Add one device. Adding the same again changes nothing."""
-    return session.devices.add(device, device_type=device_type, location=location, labels=labels_of(label), bundle=bundle)
+    return session.devices.add(
+        session.one(device), device_type=device_type, location=location, labels=labels_of(label), bundle=bundle
+    )
 
 
 @verb(
@@ -151,9 +153,10 @@ def list_devices(
 @verb(app, DETAIL, name="show", example="fleetctl provision show pump-7 -o json")
 def show(session: Session, device: DeviceWord, refresh: Refresh = False) -> DeviceDetail:
     """Show all that the registry knows of one device."""
+    chosen = session.one(device)
     if refresh:
-        session.refresh(session.targets([device]))
-    return session.devices.show(device)
+        session.refresh(session.targets([chosen]))
+    return session.devices.show(chosen)
 
 
 @verb(

@@ -102,6 +102,15 @@ class Session:
 
         return Targets(tuple(expand(words, self.terminal.stdin)), selector, limit)
 
+    def one(self, word: str) -> str:
+        """The one device that the word means; raises `UsageError` where stdin or a file names more."""
+        from fleetctl.cli.targets import expand
+
+        names = expand([word], self.terminal.stdin)
+        if len(names) != 1:
+            raise UsageError(f"`{word}` names {len(names)} devices, this takes one", "see many: fleetctl provision list -")
+        return names[0]
+
     def refresh(self, targets: "Targets") -> None:
         """Read presence and reported twins from the broker, of all that the selector might match once they are known."""
         devices = self.devices

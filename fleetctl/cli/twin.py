@@ -52,7 +52,7 @@ app = group("Get, set and compare desired and reported state.")
 @verb(app, TWIN, name="get", example="fleetctl twin get pump-7 -o json")
 def get(session: Session, device: DeviceWord, refresh: Refresh = False) -> Twin:
     """Show the desired and reported state of one device."""
-    return session.twins.get(device, refresh=refresh)
+    return session.twins.get(session.one(device), refresh=refresh)
 
 
 @verb(

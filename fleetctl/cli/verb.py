@@ -85,7 +85,7 @@ def _run(work: Callable[[Session], object], view: View, page: Page, options: Opt
 
 def _check_columns(names: Sequence[str], views: Sequence[View]) -> None:
     """Raises `UsageError` for a column whose first key no view has; events may have any key."""
-    known = dict.fromkeys(key for view in views for key in view.keys() if key != "*")
+    known = dict.fromkeys(each.key for view in views for each in view.fields if each.key != "*")
     for name in names:
         if not any(view.open for view in views) and name.split(".")[0] not in known:
             raise UsageError(f"no column {printable(name)}", f"the columns are {', '.join(known)}")

@@ -107,7 +107,10 @@ MaxDevices = Annotated[
 ]
 
 DeviceWord = Annotated[
-    str, typer.Argument(metavar="DEVICE", help="A device id.", autocompletion=complete_device, show_default=False)
+    str,
+    typer.Argument(
+        metavar="DEVICE", help="A device id; `-` reads it from stdin.", autocompletion=complete_device, show_default=False
+    ),
 ]
 DeviceWords = Annotated[
     list[str] | None,

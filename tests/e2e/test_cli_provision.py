@@ -53,10 +53,16 @@ def test_the_keys_of_a_device(fleet: Fleetctl) -> None:
     }
 
 
-def test_names_of_one_command_are_the_words_of_another(fleet: Fleetctl) -> None:
+def test_names_of_one_command_are_the_words_of_another(fleet: Fleetctl, tmp_path: Path) -> None:
     names = fleet("provision", "list", "-l", "type=pump", "-o", "name").out
     assert names == "pump-1\npump-2\n"
     assert len(fleet("provision", "list", "-", "-o", "json", stdin=names).json()) == 2
+    for words in (["provision", "show", "-"], ["twin", "get", "-"]):
+        assert fleet(*words, "-o", "name", stdin="pump-1\n").out == "pump-1\n"
+        assert fleet(*words, stdin=names).status == 2
+    made = fleet("certs", "issue", "-", "--bundle", str(tmp_path / "made"), "-o", "json", stdin="pump-1\n").json()
+    assert fleet("certs", "show", "-", "-o", "name", stdin="pump-1\n").out == f"{made['serial']}\n"
+    assert fleet("certs", "list", "-", "-o", "name", stdin=f"pump-1\npump-2\n{made['serial']}\n").out == f"{made['serial']}\n"
     assert fleet("provision", "list", "*-1", "-l", "site=north", "-o", "name").out == "pump-1\n"
 
 

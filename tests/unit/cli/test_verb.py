@@ -293,3 +293,15 @@ def test_formats_are_spelt_once() -> None:
     assert list(Format) == ["table", "wide", "json", "jsonl", "yaml", "name"]
     assert issubclass(Unavailable, FleetError)
     assert issubclass(UsageError, FleetError)
+
+
+def test_a_verb_of_one_device_takes_it_from_stdin() -> None:
+    def given(text: str) -> Session:
+        return Session(Options(), Terminal(io.StringIO(text), io.StringIO()))
+
+    assert given("# one\npump-1\n").one("-") == "pump-1"
+    assert given("").one("pump-2") == "pump-2"
+    with pytest.raises(UsageError, match="`-` names 2 devices, this takes one"):
+        given("pump-1\npump-2\n").one("-")
+    with pytest.raises(UsageError, match="no device is named"):
+        given("").one("-")
