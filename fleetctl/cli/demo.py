@@ -40,7 +40,7 @@ SUMMARY = View(
         Field("rollouts", "array", help="Each with id, release, state and the counts that sum to the devices."),
         Field("seconds", "number", help="How long it took."),
     ),
-    id="devices",
+    id="rollouts",
 )
 
 app = single("Make a fleet of simulated devices and roll two releases out to it.")

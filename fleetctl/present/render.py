@@ -69,11 +69,18 @@ def _many(records: list[object], view: View, page: Page) -> None:
 
 def _element(record: object, view: View, page: Page) -> None:
     if page.format is Format.NAME:
-        page.write([safe(str(lookup(record, view.id)))])
+        page.write(_names(record, view))
     elif page.format is Format.YAML:
         page.write([_yaml(_picked(record, page))])
     else:
         page.write([json_text(_picked(record, page))])
+
+
+def _names(record: object, view: View) -> Iterator[str]:
+    """The id of a record; those of each, where records within it name it."""
+    found = lookup(record, view.id)
+    for each in found if isinstance(found, list) else [found]:
+        yield safe(str(each.get("id") if isinstance(each, Mapping) else each))
 
 
 def _picked(record: object, page: Page) -> object:

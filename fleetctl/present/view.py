@@ -34,7 +34,7 @@ class Field(NamedTuple):
 
 
 class View(NamedTuple):
-    """The records of one kind: `name` names its schema, `id` the key that `-o name` prints.
+    """The records of one kind: `name` names its schema, `id` the key that `-o name` prints: of records within it, their ids.
 
     `open` records are events: they have keys beyond these, and those that may be null may be absent.
     """

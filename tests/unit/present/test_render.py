@@ -134,3 +134,10 @@ def test_columns_name_nested_keys() -> None:
         "value.b": 2,
         "no": None,
     }
+
+
+def test_a_record_named_by_the_records_within_it_prints_their_ids() -> None:
+    summary = View("summary", (Field("devices", "integer"), Field("rollouts", "array")), id="rollouts")
+    record = {"devices": 3, "rollouts": [{"id": "pump-2.0.0"}, {"id": "pump-2.1.0\x1b"}]}
+    assert printed(record, Format.NAME, summary) == "pump-2.0.0\npump-2.1.0\\x1b\n"
+    assert printed({"devices": 3, "rollouts": []}, Format.NAME, summary) == ""
