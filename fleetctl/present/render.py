@@ -57,7 +57,7 @@ def _visible(record: object, view: View, page: Page) -> tuple[Field, ...]:
 
 def _many(records: list[object], view: View, page: Page) -> None:
     if page.format in (Format.TABLE, Format.WIDE):
-        page.write(table(records, view.chosen(page.columns, page.format is Format.WIDE), page.limit))
+        page.write(table(records, view.chosen(page.columns, page.format is Format.WIDE), page.limit, view.id))
     elif page.format is Format.JSON:
         page.write([json_text([_picked(each, page) for each in records], indent=2)])
     elif page.format is Format.YAML:

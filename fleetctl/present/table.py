@@ -7,6 +7,7 @@ from fleetctl.present.view import Field, lookup
 
 GAP = 2
 LEAST = 8
+BARE = 4
 
 
 def cells(record: object, columns: Sequence[Field]) -> list[str]:
@@ -18,19 +19,37 @@ def _shown(column: Field, value: object) -> str:
     return safe(column.show(value)) if column.show and value is not None else cell(value)
 
 
-def table(records: Iterable[object], columns: Sequence[Field], limit: int | None) -> Iterator[str]:
-    """Lines of a table with a header; with `limit`, no line is wider than that many cells."""
+def table(records: Iterable[object], columns: Sequence[Field], limit: int | None, kept: str = "") -> Iterator[str]:
+    """Lines of a table with a header; with `limit`, no line is wider than that many cells.
+
+    The column of the key `kept` and numbers are never narrowed, only the titles over numbers are.
+    """
     rows = [[column.title for column in columns], *(cells(record, columns) for record in records)]
-    widths = fit([max(width(row[index]) for row in rows) for index in range(len(columns))], limit)
+    widths = [max(width(row[index]) for row in rows) for index in range(len(columns))]
+    if limit is not None:
+        for least in (LEAST, BARE):
+            floors = [
+                widths[index] if column.key == kept else _floor(column, [width(row[index]) for row in rows[1:]], least)
+                for index, column in enumerate(columns)
+            ]
+            widths = fit(widths, floors, limit)
     for row in rows:
         yield line(row, widths, limit)
 
 
-def fit(widths: list[int], limit: int | None) -> list[int]:
-    """The widths, the widest narrowed first, so that they fit into `limit` cells where they can."""
+def _floor(column: Field, seen: Sequence[int], least: int) -> int:
+    """How narrow a column may become."""
+    return max(BARE, *seen, 0) if column.kind in ("integer", "number") else least
+
+
+def fit(widths: list[int], floors: Sequence[int], limit: int) -> list[int]:
+    """The widths, the widest narrowed first and none below its floor, so that they fit into `limit` cells where they can."""
     fitted = list(widths)
-    while limit is not None and sum(fitted) + GAP * (len(fitted) - 1) > limit and max(fitted) > LEAST:
-        fitted[fitted.index(max(fitted))] -= 1
+    while sum(fitted) + GAP * (len(fitted) - 1) > limit:
+        wide = [index for index, floor in enumerate(floors) if fitted[index] > floor]
+        if not wide:
+            break
+        fitted[max(wide, key=lambda index: fitted[index])] -= 1
     return fitted
 
 

@@ -141,3 +141,14 @@ def test_a_record_named_by_the_records_within_it_prints_their_ids() -> None:
     record = {"devices": 3, "rollouts": [{"id": "pump-2.0.0"}, {"id": "pump-2.1.0\x1b"}]}
     assert printed(record, Format.NAME, summary) == "pump-2.0.0\npump-2.1.0\\x1b\n"
     assert printed({"devices": 3, "rollouts": []}, Format.NAME, summary) == ""
+
+
+@given(st.integers(40, 120))
+def test_a_narrow_terminal_cuts_neither_ids_nor_numbers(limit: int) -> None:
+    view = View("wide", (Field("text"), Field("id"), Field("amount", "integer", header="A LONG NAME OF A NUMBER"), Field("more")))
+    record = {"text": "t" * 60, "id": "i" * 20, "amount": 123456, "more": "m" * 60}
+    header, row = printed([record], Format.TABLE, view, limit=limit).splitlines()
+    assert ("i" * 20) in row
+    assert "123456" in row
+    assert max(width(header), width(row)) <= limit
+    assert header.split()[1] == "ID"
