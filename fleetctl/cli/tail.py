@@ -11,16 +11,23 @@ from fleetctl.cli.verb import verb
 from fleetctl.cli.words import DeviceWords, SelectorWord, duration_option
 from fleetctl.errors import UsageError
 from fleetctl.model.device import printable
-from fleetctl.model.topic import Channel, is_filter
+from fleetctl.model.topic import Channel, is_filter, split
 from fleetctl.platforms.messages import Dropped, TailRecord
 from fleetctl.present.view import Field, View
+
+
+def _channel(topic: object) -> str:
+    """A topic without the device that it begins with: that has a column of its own."""
+    found = split(str(topic))
+    return str(topic) if found is None else found[1]
+
 
 MESSAGE = View(
     "message",
     (
-        Field("receivedAt"),
-        Field("deviceId", nullable=True, header="DEVICE"),
-        Field("topic"),
+        Field("receivedAt", least=24),
+        Field("deviceId", nullable=True, header="DEVICE", least=8),
+        Field("topic", brief=_channel, least=13),
         Field("timestamp", help="When the device says that it sent it.", nullable=True, wide=True),
         Field("payload", "any", help='JSON where it parses, else text, else {"base64": …}.', nullable=True),
     ),

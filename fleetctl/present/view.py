@@ -15,7 +15,7 @@ Kind = Literal["string", "integer", "number", "boolean", "object", "array", "any
 class Field(NamedTuple):
     """One key of a record: `wide` shows it with `-o wide` only, `hidden` never in a table; `show` puts a value in words.
 
-    `least` is the width that its column has from the start where rows come one by one.
+    `brief` puts it in fewer words where the table has its usual columns. `least` is the width that its column has from the start where rows come one by one.
     """
 
     key: str
@@ -27,6 +27,7 @@ class Field(NamedTuple):
     header: str = ""
     show: Callable[[object], str] | None = None
     least: int = 0
+    brief: Callable[[object], str] | None = None
 
     @property
     def title(self) -> str:
@@ -51,7 +52,8 @@ class View(NamedTuple):
         """The columns that `--columns` names, or those of the table."""
         if names:
             return tuple(next((each for each in self.fields if each.key == name), Field(name)) for name in names)
-        return tuple(each for each in self.fields if not each.hidden and (wide or not each.wide))
+        shown = (each for each in self.fields if not each.hidden and (wide or not each.wide))
+        return tuple(each if wide or each.brief is None else each._replace(show=each.brief) for each in shown)
 
 
 class As(NamedTuple):
