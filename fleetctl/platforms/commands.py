@@ -9,6 +9,14 @@ from fleetctl.platforms.messages import CommandResult
 GOOD = ("sent", "succeeded")
 _OPEN = ("accepted", "timedOut")
 _AWAY = ("offline", "unknown")
+_WORDS = {"offline": ("is offline", "are offline"), "unknown": ("was never seen", "were never seen")}
+
+
+def _told(count: int, total: int, status: str) -> str:
+    """`2 are offline`, or of one device `it is offline`."""
+    if status not in _WORDS:
+        return f"{count} {status}"
+    return f"{'it' if total == 1 else count} {_WORDS[status][count > 1]}"
 
 
 class Ledger:
@@ -54,7 +62,7 @@ class Ledger:
         bad = [state for state in states if state not in GOOD]
         if not bad:
             return None
-        counted = ", ".join(f"{bad.count(state)} {state}" for state in dict.fromkeys(bad))
+        counted = ", ".join(_told(bad.count(state), len(states), state) for state in dict.fromkeys(bad))
         message = f"command `{self._command}` to {len(states)} {'device' if len(states) == 1 else 'devices'}: {counted}"
         if len(bad) < len(states):
             return Partial(message, "repeat it for those devices when they are ready")

@@ -15,7 +15,8 @@ Kind = Literal["string", "integer", "number", "boolean", "object", "array", "any
 class Field(NamedTuple):
     """One key of a record: `wide` shows it with `-o wide` only, `hidden` never in a table; `show` puts a value in words.
 
-    `brief` puts it in fewer words where the table has its usual columns. `least` is the width that its column has from the start where rows come one by one.
+    `brief` puts it in fewer words where the table has its usual columns. `least` is the width that its column has from the
+    start where rows come one by one.
     """
 
     key: str
