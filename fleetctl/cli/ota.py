@@ -9,7 +9,7 @@ from fleetctl.cli.group import group
 from fleetctl.cli.session import Session
 from fleetctl.cli.verb import verb
 from fleetctl.platforms.updates import ReleaseEntry
-from fleetctl.present.view import Field, View
+from fleetctl.present.view import As, Field, View
 
 RELEASE = View(
     "release",
@@ -41,9 +41,9 @@ def publish(
     security_counter: Annotated[
         int, typer.Option("--security-counter", metavar="N", min=0, help="Devices that confirmed it never go below.")
     ] = 0,
-) -> ReleaseEntry:
+) -> As:
     """Sign an image as a release and put it into the store. Publishing the same again changes nothing."""
-    return session.updates.publish(file, device_type, version, security_counter=security_counter)
+    return with_outcome(session.updates.publish(file, device_type, version, security_counter=security_counter))
 
 
 @verb(app, RELEASE, name="releases", example="fleetctl ota releases -o name")
@@ -59,6 +59,11 @@ def show(session: Session, release: Release) -> ReleaseEntry:
 
 
 @verb(app, RELEASE, name="verify", example="fleetctl ota verify pump@2.1.0")
-def verify(session: Session, release: Release) -> ReleaseEntry:
+def verify(session: Session, release: Release) -> As:
     """Check signature and image of a release; exits 7 where either is not what was published."""
-    return session.updates.verify(release)
+    return with_outcome(session.updates.verify(release))
+
+
+def with_outcome(entry: ReleaseEntry) -> As:
+    """A release of which something was done: a person is shown what."""
+    return As(RELEASE._replace(fields=tuple(each._replace(hidden=False) for each in RELEASE.fields)), entry)
