@@ -72,6 +72,27 @@ ALIASES = {
     "firmware": "ota publish FILE --type TYPE --version VERSION",
     "version": "--version",
     "help": "--help",
+    "provision ls": "provision list",
+    "provision get": "provision show DEVICE",
+    "provision create": "provision add DEVICE --type TYPE --location PLACE",
+    "provision rm": "provision remove DEVICE",
+    "provision delete": "provision remove DEVICE",
+    "context ls": "context list",
+    "context add": "init NAME",
+    "context create": "init NAME",
+    "certs ls": "certs list",
+    "certs create": "certs issue NAME",
+    "twin show": "twin get DEVICE",
+    "twin edit": "twin set DEVICE KEY=VALUE",
+    "twin update": "twin set DEVICE KEY=VALUE",
+    "broker start": "broker run",
+    "agent start": "agent run BUNDLE",
+    "ota ls": "ota list",
+    "ota pause": "ota abort ROLLOUT, or end what drives it with Ctrl-C: nothing is promoted until fleetctl ota resume ROLLOUT",
+    "ota cancel": "ota abort ROLLOUT",
+    "ota stop": "ota abort ROLLOUT",
+    "ota rollback": "ota start RELEASE --allow-downgrade, after fleetctl ota abort ROLLOUT",
+    "ota upload": "ota publish FILE --type TYPE --version VERSION",
 }
 
 
@@ -132,6 +153,9 @@ class Group(TyperGroup):
     def unknown(self, ctx: Context, word: str) -> UsageError:
         from fleetctl.model.device import printable
 
+        known = ALIASES.get(" ".join([*ctx.command_path.split()[1:], word]))
+        if known:
+            return UsageError(f"no command `{word}` in `{ctx.command_path}`", f"use fleetctl {known}")
         near = get_close_matches(word, self.list_commands(ctx), n=1)
         hint = f"did you mean {ctx.command_path} {near[0]}" if near else f"see {ctx.command_path} --help"
         return UsageError(f"no command {printable(word)} in `{ctx.command_path}`", hint)
@@ -146,11 +170,6 @@ class LazyGroup(Group):
     def find(self, name: str) -> Command | None:
         module = next((module for known, module, _ in TABLE if known == name), None)
         return load(module, name) if module else None
-
-    def unknown(self, ctx: Context, word: str) -> UsageError:
-        if word in ALIASES:
-            return UsageError(f"no command `{word}`", f"use fleetctl {ALIASES[word]}")
-        return super().unknown(ctx, word)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         with formatter.section("Commands"):

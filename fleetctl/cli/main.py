@@ -25,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nExamples:\n  $ fleetctl demo\n  $ fleetctl init prod --tenant acme\n  $ fleetctl provision list -o json",
 )
 

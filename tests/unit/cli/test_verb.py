@@ -177,6 +177,19 @@ def test_what_people_type_first_gets_a_hint(capsys: pytest.CaptureFixture[str], 
     assert f"hint: use fleetctl {group.ALIASES[word]}" in err
 
 
+def test_what_people_type_second_gets_a_hint_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(group.ALIASES, "thing rm", "thing set NAME")
+    told = "error: no command `rm` in `fleetctl thing`\n\nhint: use fleetctl thing set NAME\n"
+    assert run(capsys, "thing", "rm", "a") == (2, "", told)
+
+
+@pytest.mark.parametrize("words", [[], ["thing"], ["thing", "list"], ["alone"]])
+def test_help_has_a_short_name(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    status, out, err = run(capsys, *words, "-h")
+    assert (status, err) == (0, "")
+    assert out == run(capsys, *words, "--help")[1]
+
+
 def test_a_bare_group_shows_its_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run(capsys, "thing")
     assert (status, out) == (2, "")
