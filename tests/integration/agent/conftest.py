@@ -268,16 +268,22 @@ from fleetctl.agent.run import run
 from fleetctl.agent.settings import Settings
 settings = Settings(heartbeat=0.5, telemetry=60.0, reboot_delay=0.1, backoff=0.1)
 for event in run(Path(sys.argv[1]), None, sys.argv[2], settings=settings):
-    print(json.dumps(event), flush=True)
+    sys.stdout.write(json.dumps(event) + "\\n")
+    sys.stdout.flush()
 """
 
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
-    """Starts the agent of a bundle as a process that can be killed; its events go to a file."""
+    """Starts the agent of a bundle as a process that can be killed; its events go to a file, one write each.
+
+    A line that the kill of its predecessor tore is cut off first, so that two never become one.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(place: Path, log: Path, self_test: str = "sh {image}") -> "subprocess.Popen[bytes]":
+        if log.exists():
+            os.truncate(log, log.read_bytes().rfind(b"\n") + 1)
         with log.open("ab") as sink:
             arguments = [sys.executable, "-c", _PROCESS, str(place), self_test]
             started.append(subprocess.Popen(arguments, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL))
