@@ -4,7 +4,7 @@ import inspect
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from inspect import Parameter
 from typing import Any, TypeVar
 
@@ -69,8 +69,10 @@ def _command(function: Callable[..., Any], view: View, other: View | None, write
 
 def _run(work: Callable[[Session], object], view: View, page: Page, options: Options, final: bool) -> None:
     session = Session(options)
+    result: object = None
     try:
-        render(work(session), view, page, final=final)
+        result = work(session)
+        render(result, view, page, final=final)
     except Planned as planned:
         render(planned.writes, PLAN, page)
     except FleetError as error:
@@ -80,6 +82,8 @@ def _run(work: Callable[[Session], object], view: View, page: Page, options: Opt
     except KeyboardInterrupt:
         raise KeyboardInterrupt(session.again) from None
     finally:
+        if isinstance(result, Generator):
+            result.close()  # a stream that was interrupted ends while what it uses is still open
         session.close()
 
 

@@ -74,4 +74,4 @@ def seen_at(retained: bool, timestamp: float | None, now: float) -> float:
     """When a status was sent, as well as it can be known: a retained one may be old, and only its own clock tells how old."""
     if not retained or timestamp is None:
         return now
-    return min(now, timestamp)
+    return max(0.0, min(now, timestamp))

@@ -289,7 +289,8 @@ class Connection:
             return Unavailable(f"`{self.endpoint}` sent what is not MQTT 5", NO_BROKER_HINT)
         if code == reasons.KEEP_ALIVE_TIMEOUT:
             return Unavailable(f"the broker at `{self.endpoint}` stopped answering", reasons.BROKER_HINT)
-        if self._accepted and self._sole and failure is None and self._still_answers():
+        hung_up = failure is None or isinstance(failure, ConnectionError | ssl.SSLEOFError)
+        if self._accepted and self._sole and hung_up and self._still_answers():
             name = printable(self.client_id)
             return Conflict(f"the broker cut {name} off, as it does when another client takes over its name", TAKEOVER_HINT)
         if self._accepted:

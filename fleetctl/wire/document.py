@@ -104,9 +104,11 @@ def parse_rfc3339(text: str) -> float:
     if not _RFC3339.fullmatch(text):
         raise Malformed(f"{printable(text)} is not an RFC 3339 time", "write it as 2026-01-15T10:30:00.000Z")
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError) as error:
+        seconds = datetime.fromisoformat(text).timestamp()
+        rfc3339(seconds)
+    except (ValueError, OverflowError, Malformed) as error:
         raise Malformed(f"{printable(text)} is not a time of the calendar") from error
+    return seconds
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

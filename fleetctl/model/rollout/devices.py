@@ -135,7 +135,8 @@ class Devices:
     def reported(self, event: Reported) -> None:
         ledger, index = self.ledger, event.index
         phase = PHASE_NUMBER.get(event.phase, 0)
-        if not (phase and self._plausible(event.attempt) and 0 <= event.step < NUMBER_LIMIT):
+        unasked = self.live and event.attempt > ledger.attempt[index]
+        if unasked or not (phase and self._plausible(event.attempt) and 0 <= event.step < NUMBER_LIMIT):
             self.ignored += 1
             return
         if self._decided(index):

@@ -28,6 +28,7 @@ from fleetctl.model.rollout import (
     Offered,
     Paused,
     Promoted,
+    Reported,
     Restored,
     Rollout,
     Sighted,
@@ -41,7 +42,7 @@ from fleetctl.model.rollout import (
 from fleetctl.mqtt.message import Message
 from fleetctl.mqtt.session import Session
 from fleetctl.platforms.local.plans import SignedPlan, sign_state, verify_state
-from fleetctl.platforms.local.rollouts import entry_of, is_over
+from fleetctl.platforms.local.rollouts import Keep, entry_of, is_over
 from fleetctl.platforms.local.sightings import Reader
 from fleetctl.platforms.updates import RolloutEntry
 from fleetctl.wire import desired
@@ -76,7 +77,8 @@ class Driver:
         signer: Signer,
         session: Session,
         clock: Callable[[], float],
-        keep: Callable[[Rollout, bool], None],
+        keep: Keep,
+        known_state: bytes = b"",
     ) -> None:
         self.signed = signed
         self.plan = signed.plan
@@ -86,21 +88,28 @@ class Driver:
         self._session = session
         self._clock = clock
         self._keep = keep
+        self._known_state = known_state
         self._reader = Reader(signed.plan, trust)
         self._index = {target.id: index for index, target in enumerate(signed.plan.targets)}
         self.sighted: dict[int, Message] = {}
         self._stages: dict[int, tuple[str, str | None]] = {}
         self._last = 0.0
         self._serial = 0
+        self._signed_state = known_state
         self._unread = 0
         self._told: Counts | None = None
         self._told_at = 0.0
 
     # -- taking over
 
-    def rebuild(self) -> Iterator[Record]:
-        """Learn from the broker how far the rollout is; nothing is published yet. An event for each device that is on its way."""
-        self._restore()
+    def rebuild(self, *, without_state: bool = False) -> Iterator[Record]:
+        """Learn from the broker how far the rollout is; nothing is published yet. An event for each device that is on its way.
+
+        Raises:
+            Conflict: devices have been told of the rollout and its state is gone, so that a halt or an abort could be forgotten;
+                only who ends it goes on `without_state`.
+        """
+        restored = self._restore()
         paths = [target.path for target in self.plan.targets]
         live = (topics.Channel.OTA_STATUS, topics.Channel.STATUS)
         self._session.subscribe([topics.of(path, channel) for path in paths for channel in live], qos=1)
@@ -110,14 +119,29 @@ class Driver:
                 event = self._read(message)
                 if event is not None:
                     self.rollout.fold(event)
+                if isinstance(event, Offered | Withdrawn | Reported) and not (restored or without_state):
+                    raise Conflict(
+                        f"the broker has lost the state of rollout `{self.plan.id}`, and it is not known here either",
+                        "go on where it was started, or end it: fleetctl ota abort",
+                    )
         for index in range(self.plan.size):
             yield from self._moved(index)
 
-    def _restore(self) -> None:
-        """Take in the signed `/state`; one that is not signed by a rollout key is refused."""
-        snapshot = self._held_state()
-        if snapshot is not None:
-            self.rollout.fold(Restored(snapshot, self._now()))
+    def _restore(self) -> bool:
+        """Take in the signed state, the broker's or ours, whichever is later; whether there was one.
+
+        One that no rollout key has signed is refused: a rollout whose state was tampered with must not go on.
+        """
+        known = [self._held_state()]
+        if self._known_state:
+            known.append(verify_state(self._known_state, self.plan.tenant, self.plan.id, self._trust))
+        snapshots = [snapshot for snapshot in known if snapshot is not None]
+        if not snapshots:
+            return False
+        latest = max(snapshots, key=lambda snapshot: snapshot.serial)
+        self.rollout.fold(Restored(latest, self._now()))
+        self._serial = latest.serial
+        return True
 
     def _held_state(self) -> Snapshot | None:
         place = topics.rollout_state(self.plan.tenant, self.plan.id)
@@ -146,7 +170,7 @@ class Driver:
         self._publish_state(self.rollout.snapshot())
         self._attend(attended=False)
         self._session.flush(PATIENCE)
-        self._keep(self.rollout, False)
+        self._keep(self.rollout, False, self._signed_state)
         unread = self._reader.ignored + self._unread
         return entry_of(self.rollout, self.signed, attended=False, at=self._now(), unread=unread)
 
@@ -220,7 +244,6 @@ class Driver:
             case Changed(snapshot):
                 self._publish_state(snapshot)
             case Promoted(wave, size):
-                self._check_alone()
                 yield self.event("wave", wave=wave, size=size, why=f"wave {wave} has room for {size}")
             case Halted(evidence):
                 yield self.event("halted", why=str(evidence), evidence=asdict(evidence))
@@ -230,14 +253,16 @@ class Driver:
                 yield self.event("completed")
 
     def _publish_state(self, snapshot: Snapshot) -> None:
-        place = topics.rollout_state(self.plan.tenant, self.plan.id)
-        self._session.publish(place, sign_state(snapshot, self.plan.tenant, self._signer), qos=1, retain=True)
-        self._session.flush(PATIENCE)
+        """Write a decision down here, then tell it, before anything follows from it."""
+        self._check_alone()
         self._serial = snapshot.serial
-        self._keep(self.rollout, True)
+        self._signed_state = sign_state(snapshot, self.plan.tenant, self._signer)
+        self._keep(self.rollout, True, self._signed_state)
+        self._session.publish(topics.rollout_state(self.plan.tenant, self.plan.id), self._signed_state, qos=1, retain=True)
+        self._session.flush(PATIENCE)
 
     def _check_alone(self) -> None:
-        """Before each wave: what another driver decided meanwhile counts, and this one stops.
+        """Before each decision, and so before each wave: what another driver decided meanwhile counts, and this one stops.
 
         What no rollout key has signed is no other driver's, and ours is published again with the next decision.
         """

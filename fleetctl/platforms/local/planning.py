@@ -1,6 +1,6 @@
 """Plans a rollout: reads what the selected devices run and were last told, and lets the model decide the rest."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleetctl.errors import Conflict, Malformed, Untrusted
@@ -60,15 +60,20 @@ def read_known(
 
 
 def candidates(
-    devices: Sequence[Device], known: Iterable[Known], orders: Mapping[str, int], *, supersede: bool
+    devices: Sequence[Device],
+    known: Iterable[Known],
+    orders: Mapping[str, int],
+    *,
+    supersede: bool,
+    over: Collection[str] = (),
 ) -> Iterator[Candidate]:
-    """The devices as the planner sees them.
+    """The devices as the planner sees them; what they still owe to a rollout that is `over` holds nobody up.
 
     Raises:
         Conflict: a device still works on another rollout, and `supersede` was not asked for.
     """
     for device, facts in zip(devices, known, strict=True):
-        if facts.busy_with and not supersede:
+        if facts.busy_with and facts.busy_with not in over and not supersede:
             raise Conflict(
                 f"device `{device.id}` still has an assignment of rollout `{facts.busy_with}`",
                 f"finish it with fleetctl ota resume {facts.busy_with}, end it with fleetctl ota abort {facts.busy_with},"
@@ -85,15 +90,23 @@ def candidates(
         yield Candidate(target, presence.firmware_version if presence else None)
 
 
-def check_orders(targets: Iterable[Target], known: Iterable[Known], rollout_id: str) -> None:
+def check_orders(
+    targets: Iterable[Target], known: Iterable[Known], rollout_id: str, orders: Mapping[str, int], attempts: int
+) -> None:
     """Refuse a plan whose orders another rollout has overtaken, before anything is dispatched.
 
-    Only signed assignments count here: a device that lies about its orders must not hold up the others.
+    Only signed assignments and `orders`, those that were given out from here, count: a device that lies about its orders must
+    not hold up the others. `attempts` bounds the orders that the plan itself uses.
 
     Raises:
         Conflict: a device has seen an order of another rollout that this plan counts on being new.
     """
     for target, facts in zip(targets, known, strict=True):
+        if orders.get(target.id, 0) > target.base_order + 2 * attempts:
+            raise Conflict(
+                f"device `{target.id}` was given order {orders[target.id]} after this was planned",
+                "plan again with fleetctl ota plan",
+            )
         told = facts.assignment
         if told is not None and told.rollout_id != rollout_id and told.order > target.base_order:
             raise Conflict(

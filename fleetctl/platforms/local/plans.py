@@ -7,7 +7,9 @@ from fleetctl.errors import Malformed, Untrusted
 from fleetctl.keys.cose import Signer, verify_by_role
 from fleetctl.keys.trust import plan_aad, state_aad
 from fleetctl.model.rollout import Plan, Snapshot
+from fleetctl.wire.cose import split
 from fleetctl.wire.document import digest
+from fleetctl.wire.manifest import Manifest
 from fleetctl.wire.plan import PLAN_LIMIT, PlanFile, encode_plan
 from fleetctl.wire.rollout import decode_state, encode_state
 from fleetctl.wire.trust import Role, TrustDocument
@@ -48,7 +50,7 @@ class UnverifiedPlan:
         1. It decodes strictly, and what people read in it is what was signed.
         2. It is for the tenant of the trust document.
         3. A rollout key signed it, for this rollout.
-        4. It carries the manifest that it names.
+        4. It carries the manifest that it names, and that is the release which people read in it.
         """
         # 1
         file = PlanFile.decode(self.data)
@@ -64,6 +66,17 @@ class UnverifiedPlan:
         # 4
         if digest(file.manifest) != plan.manifest_digest:
             raise Untrusted(f"{what} carries another manifest than it names", "make a new one with fleetctl ota plan")
+        try:
+            manifest = Manifest.decode(split(file.manifest).payload)
+        except Malformed as error:
+            raise Untrusted(
+                f"the manifest in {what} is none: {error.message}", "make a new one with fleetctl ota plan"
+            ) from error
+        if (manifest.name, manifest.image_digest) != (plan.release, plan.image_digest):
+            raise Untrusted(
+                f"{what} says `{plan.release}` and carries the manifest of `{manifest.name}`",
+                "make a new one with fleetctl ota plan",
+            )
         return SignedPlan(file)
 
 

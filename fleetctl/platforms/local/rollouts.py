@@ -1,12 +1,13 @@
 """Which rollout is meant, where its plan is, and what is recorded of it."""
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from fleetctl import files
-from fleetctl.errors import Malformed, NotFound, UsageError
+from fleetctl.errors import Malformed, NotFound, Untrusted, UsageError
 from fleetctl.keys import secrets
 from fleetctl.keys.cose import Signer, UnknownKey, trust_key
 from fleetctl.keys.store import parse_key
@@ -77,7 +78,10 @@ def find_plan(fleet: "LocalFleet", ref: RolloutRef, trust: TrustDocument) -> Sig
     path = blob_path(fleet.context.releases_folder, digest.removeprefix("sha256:"))
     if path is None:
         raise NotFound(f"the plan of rollout `{ref.id}` is not in this store", "name its file: -f plan.json")
-    return _verified(files.read_limited(path, FILE_LIMIT), trust)
+    signed = _verified(files.read_limited(path, FILE_LIMIT), trust)
+    if signed.plan.id != ref.id:
+        raise Untrusted(f"the plan at rollout `{ref.id}` is that of `{signed.plan.id}`", "name its file: -f plan.json")
+    return signed
 
 
 def _verified(data: bytes, trust: TrustDocument) -> SignedPlan:
@@ -103,6 +107,7 @@ def _digest_of(fleet: "LocalFleet", rollout: str) -> str:
             raise NotFound(f"rollout `{rollout}` has no readable plan", "name its file: -f plan.json") from error
 
 
+SIGNED_STATE = "signed_state"
 PLANNED = "planned"
 """The state of a rollout that nobody has started."""
 
@@ -112,15 +117,35 @@ def remember_plan(registry: Registry, signed: SignedPlan, at: float) -> None:
     _save(registry, entry)
 
 
-def _save(registry: Registry, entry: RolloutEntry) -> None:
-    registry.save_rollout(entry.id, entry.release, entry.state, entry.plan, json.dumps(asdict(entry), separators=(",", ":")))
+def _save(registry: Registry, entry: RolloutEntry, signed_state: bytes = b"") -> None:
+    record = {**asdict(entry), SIGNED_STATE: b64encode(signed_state).decode()}
+    registry.save_rollout(entry.id, entry.release, entry.state, entry.plan, json.dumps(record, separators=(",", ":")))
 
 
-def keeper(registry: Registry, signed: SignedPlan, now: Callable[[], float]) -> Callable[[Rollout, bool], None]:
+def known_state(registry: Registry, signed: SignedPlan) -> bytes:
+    """The last signed state that was decided from here, else nothing; a broker may forget it, or replay an older one."""
+    try:
+        row = registry.rollout(signed.plan.id)
+    except NotFound:
+        return b""
+    return b64decode(row.record.get(SIGNED_STATE) or "")
+
+
+def ended(registry: Registry) -> set[str]:
+    """The rollouts that are known here to be over."""
+    rows = registry.rollouts()
+    return {row.id for row in rows if row.state in (State.COMPLETED, State.HALTED, State.ABORTED)}
+
+
+Keep = Callable[[Rollout, bool, bytes], None]
+"""Write down where a rollout is, whether somebody drives it, and its state as it was signed."""
+
+
+def keeper(registry: Registry, signed: SignedPlan, now: Callable[[], float]) -> Keep:
     """Writes a rollout into the registry as it goes; the broker's `/state` stays the record that counts."""
 
-    def keep(rollout: Rollout, attended: bool) -> None:
-        _save(registry, entry_of(rollout, signed, attended=attended, at=now()))
+    def keep(rollout: Rollout, attended: bool, signed_state: bytes) -> None:
+        _save(registry, entry_of(rollout, signed, attended=attended, at=now()), signed_state)
 
     return keep
 
@@ -189,7 +214,7 @@ def with_attendance(entry: RolloutEntry, payload: bytes) -> RolloutEntry:
 
 
 def entry_from_record(record: dict[str, Any]) -> RolloutEntry:
-    return RolloutEntry(**record)
+    return RolloutEntry(**{key: value for key, value in record.items() if key != SIGNED_STATE})
 
 
 def with_snapshot(entry: RolloutEntry, snapshot: Snapshot) -> RolloutEntry:

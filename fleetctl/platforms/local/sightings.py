@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from fleetctl.errors import Malformed, Untrusted
 from fleetctl.keys.trust import UnverifiedAssignment
 from fleetctl.model import topic as topics
-from fleetctl.model.rollout import Event, Offered, Plan, Reported, Sighted, Superseded, Withdrawn, assignment_order
+from fleetctl.model.rollout import Action, Event, Offered, Plan, Reported, Sighted, Superseded, Withdrawn, assignment_order
 from fleetctl.wire import desired
 from fleetctl.wire.document import parse_rfc3339
 from fleetctl.wire.presence import Presence
@@ -43,6 +43,11 @@ class Reader:
 
     def _reported(self, index: int, status: UpdateStatus, at: float) -> Event | None:
         if status.rollout_id != self._plan.id:
+            return None
+        target = self._plan.targets[index]
+        told = {assignment_order(target, status.attempt, action) for action in Action}
+        if status.order not in told or status.manifest != self._plan.manifest_digest:
+            self.ignored += 1  # not the answer to what this plan tells the device
             return None
         return Reported(
             index,

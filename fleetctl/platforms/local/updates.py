@@ -83,7 +83,7 @@ class LocalUpdates:
             naming.Release.parse(found.name),
             found.image_digest,
             found.manifest_digest,
-            planning.candidates(devices, known, orders, supersede=options.supersede),
+            planning.candidates(devices, known, orders, supersede=options.supersede, over=rollouts.ended(self._fleet.registry)),
             created_at=int(self._fleet.clock()),
             parameters=options.parameters,
             not_before=options.not_before,
@@ -125,7 +125,7 @@ class LocalUpdates:
             return
         with ExitStack() as stack:
             driver = self._take_over(authority, signed, stack)
-            yield from driver.rebuild()
+            yield from driver.rebuild(without_state=True)
             yield from driver.begin()
             yield from driver.abort()
             yield driver.leave()
@@ -182,7 +182,9 @@ class LocalUpdates:
         fleet, trust = self._fleet, authority.trust
         session = stack.enter_context(self._open(signed))
         paths = [target.path for target in signed.plan.targets]
-        planning.check_orders(signed.plan.targets, planning.read_known(session.read_retained, paths, trust), signed.plan.id)
+        known = planning.read_known(session.read_retained, paths, trust)
+        orders = fleet.registry.orders(target.id for target in signed.plan.targets)
+        planning.check_orders(signed.plan.targets, known, signed.plan.id, orders, signed.plan.parameters.max_attempts)
         if authority.is_ours:
             self._publish_trust(session)
         self._releases.store.keep_blob(signed.data)
@@ -190,7 +192,8 @@ class LocalUpdates:
             for target in signed.plan.targets:
                 fleet.registry.raise_order(target.id, target.base_order + 2 * signed.plan.parameters.max_attempts)
         keep = rollouts.keeper(fleet.registry, signed, fleet.clock)
-        return Driver(signed, trust, authority.signer, session, fleet.clock, keep)
+        known_state = rollouts.known_state(fleet.registry, signed)
+        return Driver(signed, trust, authority.signer, session, fleet.clock, keep, known_state)
 
     def _open(self, signed: SignedPlan) -> "Session":
         from fleetctl.mqtt.connection import Will
@@ -235,8 +238,11 @@ class LocalUpdates:
         with self._fleet.open_session("status") as session:
             held = session.read_retained([state, controller])
         entry = rollouts.recorded(self._fleet.registry, signed, self._fleet.clock())
-        if state in held and held[state].payload:
-            entry = rollouts.with_snapshot(entry, verify_state(held[state].payload, plan.tenant, plan.id, trust))
+        known = rollouts.known_state(self._fleet.registry, signed)
+        told = [payload for payload in (known, held[state].payload if state in held else b"") if payload]
+        if told:
+            snapshots = [verify_state(payload, plan.tenant, plan.id, trust) for payload in told]
+            entry = rollouts.with_snapshot(entry, max(snapshots, key=lambda snapshot: snapshot.serial))
         return rollouts.with_attendance(entry, held[controller].payload if controller in held else b"")
 
     def rollouts(self) -> Sequence[RolloutEntry]:

@@ -353,3 +353,39 @@ def test_a_rollout_that_is_over_needs_no_image_and_no_driver(stand: Stand) -> No
         (entry,) = again
         assert isinstance(entry, RolloutEntry)
         assert (entry.state, entry.succeeded) == ("completed", 2)
+
+
+def test_a_broker_that_forgets_or_replays_the_state_brings_no_stopped_rollout_back(stand: Stand) -> None:
+    stand.add(3)
+    stand.run("serve", "ota", "serve", "--context", "test").wait_for("serving", 10.0)
+    plan = stand.plan(stand.release("2.0.0"))
+    list(stand.fleet.updates.start(RolloutRef(plan.id)))
+    place = f"acme/_fleet/rollouts/{plan.id}/state"
+    session = stand.session()
+    before = session.read_retained([place])[place].payload
+    list(stand.fleet.updates.abort(RolloutRef(plan.id)))
+    for told in (before, b""):
+        session.publish(place, told, retain=True)
+        session.flush()
+        with pytest.raises(Halted, match="was aborted"):
+            list(stand.fleet.updates.resume(RolloutRef(plan.id), timeout=10.0))
+
+
+def test_a_machine_that_knows_nothing_refuses_a_rollout_whose_state_is_gone(stand: Stand, tmp_path: Path) -> None:
+    stand.add(2)
+    stand.run("serve", "ota", "serve", "--context", "test").wait_for("serving", 10.0)
+    file = tmp_path / "plan.json"
+    plan = stand.plan(stand.release("2.0.0"), file=file)
+    list(stand.fleet.updates.start(RolloutRef(plan.id)))
+    session = stand.session()
+    session.publish(f"acme/_fleet/rollouts/{plan.id}/state", b"", retain=True)
+    session.flush()
+    own = stand.fleet.context
+    environ = {"FLEETCTL_HOME": str(tmp_path / "elsewhere")}
+    adopt_context("ci", "acme", own.broker, own.ca, cert=own.cert, key=own.key, environ=environ)
+    with LocalFleet(config.load_context("ci", environ)) as elsewhere:
+        ref = RolloutRef(plan=file, key=f"file:{own.keys_folder / 'rollout.key'}")
+        with pytest.raises(Conflict, match="lost the state"):
+            list(elsewhere.updates.resume(ref, timeout=10.0))
+        list(elsewhere.updates.abort(ref))
+        assert elsewhere.updates.status(ref).state == "aborted"

@@ -89,13 +89,16 @@ def test_a_busy_device_is_planned_only_by_an_explicit_act() -> None:
     with pytest.raises(Conflict, match="still has an assignment of rollout `r-1`"):
         list(candidates([Device(PATH)], [known], {}, supersede=False))
     (candidate,) = candidates([Device(PATH)], [known], {"pump-1": 40}, supersede=True)
+    assert [candidate] == list(candidates([Device(PATH)], [known], {"pump-1": 40}, supersede=False, over={"r-1"}))
     assert candidate.target == Target(PATH, DIGEST, 40, "pump", "oslo")
     assert candidate.version == "1.0.0"
 
 
 def test_a_plan_that_was_overtaken_is_refused_and_a_lying_device_overtakes_nothing() -> None:
     target = Target(PATH, DIGEST, 5, "pump", "oslo")
-    check_orders([target], [Known(None, assignment(6, "r-2"), status(9, rollout="r-9"))], "r-2")
-    check_orders([target], [Known(None, assignment(5, "r-1"), None)], "r-2")
+    check_orders([target], [Known(None, assignment(6, "r-2"), status(9, rollout="r-9"))], "r-2", {}, 3)
+    check_orders([target], [Known(None, assignment(5, "r-1"), None)], "r-2", {"pump-1": 11}, 3)
     with pytest.raises(Conflict, match="was given order 6 by rollout `r-1`"):
-        check_orders([target], [Known(None, assignment(6, "r-1"), None)], "r-2")
+        check_orders([target], [Known(None, assignment(6, "r-1"), None)], "r-2", {}, 3)
+    with pytest.raises(Conflict, match="was given order 12"):
+        check_orders([target], [Known(None, None, None)], "r-2", {"pump-1": 12}, 3)
