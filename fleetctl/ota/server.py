@@ -4,7 +4,9 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +17,11 @@ from fleetctl.ota.store import blob_path
 
 CHUNK = 1 << 16
 CONNECTIONS = 1024
+HANDSHAKES = 256
+EACH = 8
+"""Connections that one certificate may hold: a device needs one or two."""
 TIMEOUT = 30.0
+HANDSHAKE_TIMEOUT = 10.0
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -117,21 +123,47 @@ class _Server(ThreadingHTTPServer):
         self.store = store
         self._contexts = contexts
         self._places = threading.BoundedSemaphore(CONNECTIONS)
+        self._handshakes = threading.BoundedSemaphore(HANDSHAKES)
+        self._held: Counter[bytes] = Counter()
+        self._lock = threading.Lock()
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(blocking=False):
-            return
+        """Shake hands, then serve; who has no certificate of ours takes a place of those who shake hands, and no other."""
         try:
-            request.settimeout(TIMEOUT)
-            with self._contexts().wrap_socket(request, server_side=True) as secured:
+            with self._place(self._handshakes):
+                request.settimeout(HANDSHAKE_TIMEOUT)
+                secured = self._contexts().wrap_socket(request, server_side=True)
+            with secured, self._place(self._places), self._of(secured.getpeercert(binary_form=True) or b""):
+                secured.settimeout(TIMEOUT)
                 super().finish_request(secured, client_address)
         except OSError:
             return  # the peer went away, or had no certificate of ours: its affair, and it was told by TLS
+
+    @contextmanager
+    def _place(self, places: threading.BoundedSemaphore) -> Iterator[None]:
+        if not places.acquire(blocking=False):
+            raise ConnectionAbortedError("no place is free")
+        try:
+            yield
         finally:
-            self._places.release()
+            places.release()
+
+    @contextmanager
+    def _of(self, certificate: bytes) -> Iterator[None]:
+        with self._lock:
+            if self._held[certificate] >= EACH:
+                raise ConnectionAbortedError("this certificate holds enough connections")
+            self._held[certificate] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[certificate] -= 1
+                if not self._held[certificate]:
+                    del self._held[certificate]
 
 
 class ArtifactServer:

@@ -1,14 +1,20 @@
 """The artifact server as curl and a device's certificate meet it."""
 
 import hashlib
+import socket
+import ssl
 import subprocess
+import time
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from fleetctl.demo import firmware
 from fleetctl.demo.processes import child
 from fleetctl.errors import FleetError
+from fleetctl.ota.server import EACH
 from tests.integration.ota.stand import Stand
 
 
@@ -87,3 +93,22 @@ def test_a_taken_port_is_named(shelf: Shelf) -> None:
     ):
         second.wait_for("serving", 10.0)
     assert "cannot serve artifacts on" in (shelf.stand.folder / "log").read_text()
+
+
+def test_one_certificate_holds_only_so_many_connections(shelf: Shelf) -> None:
+    context = ssl.create_default_context(cafile=str(shelf.bundle / "ca.pem"))
+    context.load_cert_chain(shelf.bundle / "device.pem", shelf.bundle / "device.key")
+    address = urlsplit(shelf.base)
+    with ExitStack() as held:
+
+        def connect() -> ssl.SSLSocket:
+            tcp = held.enter_context(socket.create_connection((address.hostname or "", address.port or 0), timeout=5))
+            return held.enter_context(context.wrap_socket(tcp, server_hostname=address.hostname))
+
+        for _ in range(EACH):
+            connect().sendall(f"HEAD /sha256/{shelf.name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        deadline = time.monotonic() + 10
+        while shelf.curl("--max-time", "2").returncode == 0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert shelf.curl("--max-time", "2").returncode != 0
+    assert shelf.status("--retry", "20", "--retry-delay", "0", "--retry-all-errors") == "200"
