@@ -1,22 +1,25 @@
 """The self-test of a new image: a command of the owner's that ends with status 0 where the image is healthy."""
 
 import os
+import select
 import shlex
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import BinaryIO, TypeAlias
+from typing import IO, TypeAlias
 
 from fleetctl.errors import ConfigError
 
 POLL_SECONDS = 0.05
 OUTPUT_LIMIT = 200
+CHUNK = 1 << 16
+DRAIN = 16
+"""Chunks that are read after the end: as much as a pipe can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,48 +60,82 @@ def from_command(command: str, timeout: float = 60.0) -> SelfTest:
         raise ConfigError("the self-test is empty", "--self-test 'sh {image} --check'")
 
     def run(trial: Trial) -> Health:
-        with tempfile.TemporaryFile() as output:
-            return _run([word.replace("{image}", str(trial.image)) for word in words], trial, timeout, output)
+        return _run([word.replace("{image}", str(trial.image)) for word in words], trial, timeout)
 
     return run
 
 
-def _run(arguments: list[str], trial: Trial, timeout: float, output: BinaryIO) -> Health:
+class _Tail:
+    """The end of what comes through a pipe; the rest is read and forgotten, so that no flood fills a disk or memory."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._descriptor = pipe.fileno()
+        self._kept = b""
+        os.set_blocking(self._descriptor, False)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    def read(self, seconds: float) -> bool:
+        """Wait for output and take what has come, at most a chunk; false once nobody can write any more."""
+        if not self._poll.poll(seconds * 1000):
+            return True
+        with suppress(BlockingIOError):
+            chunk = os.read(self._descriptor, CHUNK)
+            self._kept = (self._kept + chunk)[-OUTPUT_LIMIT:]
+            return bool(chunk)
+        return True
+
+    def words(self) -> str:
+        words = "".join(c if c.isprintable() else " " for c in self._kept.decode(errors="replace")).strip()
+        return f": {words}" if words else ""
+
+
+def _run(arguments: list[str], trial: Trial, timeout: float) -> Health:
     told = {"FLEETCTL_IMAGE": str(trial.image), "FLEETCTL_SLOT": trial.slot, "FLEETCTL_VERSION": trial.version}
     try:
         process = subprocess.Popen(
             arguments,
             env={**os.environ, **told},
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
         return Health(False, f"the self-test does not start: {getattr(error, 'strerror', None) or error}")
     with process:
-        status = _wait(process, trial.stop, monotonic() + timeout)
-    if status is None:
+        if process.stdout is None:
+            raise RuntimeError("the self-test has no output")
+        tail = _Tail(process.stdout)
+        ended = _wait(process.pid, tail, trial.stop, monotonic() + timeout)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        status = process.wait()
+        _drain(tail)
+    if not ended:
         return Health(False, f"the self-test did not end within {timeout:g} s")
     if status == 0:
         return Health(True)
-    ended = f"ended with status {status}" if status > 0 else f"was killed by signal {-status}"
-    return Health(False, f"the self-test {ended}{_last_words(output)}")
+    how = f"ended with status {status}" if status > 0 else f"was killed by signal {-status}"
+    return Health(False, f"the self-test {how}{tail.words()}")
 
 
-def _wait(process: subprocess.Popen[bytes], stop: threading.Event, deadline: float) -> int | None:
-    """The exit status; None where it and its children had to be killed, because time was up or nobody waits."""
-    while not stop.is_set() and (left := deadline - monotonic()) > 0:
-        with suppress(subprocess.TimeoutExpired):
-            return process.wait(min(left, POLL_SECONDS))
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return None
+def _wait(pid: int, tail: _Tail, stop: threading.Event, deadline: float) -> bool:
+    """Whether it ended by itself in time; it is not reaped yet, so that its process group cannot be another's by now."""
+    written = True
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        left = min(deadline - monotonic(), POLL_SECONDS)
+        if left <= 0 or stop.is_set():
+            return False
+        if written:
+            written = tail.read(left)
+        else:
+            stop.wait(left)
+    return True
 
 
-def _last_words(output: BinaryIO) -> str:
-    size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - OUTPUT_LIMIT))
-    words = "".join(c if c.isprintable() else " " for c in output.read().decode(errors="replace")).strip()
-    return f": {words}" if words else ""
+def _drain(tail: _Tail) -> None:
+    """Its last words; what left its process group may still write, and is not waited for."""
+    for _ in range(DRAIN):
+        if not tail.read(0):
+            return

@@ -2,7 +2,7 @@
 
 import threading
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -53,3 +53,28 @@ def test_a_command_that_nobody_waits_for_is_killed(trial: Trial) -> None:
     began = monotonic()
     from_command("sleep 60")(trial)
     assert monotonic() - began < 5
+
+
+def test_a_flood_of_words_is_read_to_its_end_and_only_the_end_is_kept(trial: Trial) -> None:
+    health = from_command("sh -c 'yes | head -c 20000000; echo the pump is dry; exit 3'")(trial)
+    assert not health.healthy
+    assert health.detail.endswith("y the pump is dry")
+    assert len(health.detail) < 300
+
+
+def test_a_flood_without_an_end_is_cut_off_in_time(trial: Trial) -> None:
+    began = monotonic()
+    assert "did not end" in from_command("yes", 0.3)(trial).detail
+    assert monotonic() - began < 5
+
+
+def test_its_children_end_with_it(trial: Trial, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    assert from_command(f"sh -c '(sleep 0.5; touch {mark}) & exit 0'")(trial).healthy
+    sleep(0.8)
+    assert not mark.exists()
+
+
+def test_a_command_that_closes_its_output_is_still_waited_for(trial: Trial) -> None:
+    health = from_command("sh -c 'exec >&- 2>&-; sleep 0.3; exit 4'")(trial)
+    assert health.detail == "the self-test ended with status 4"
