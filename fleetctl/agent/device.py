@@ -13,7 +13,7 @@ from fleetctl.agent.storage import Storage
 from fleetctl.agent.twin import Twin
 from fleetctl.agent.updater import Clock, Outcome, Updater
 from fleetctl.agent.work import WORK
-from fleetctl.errors import Malformed, Untrusted
+from fleetctl.errors import FleetError, Malformed, Untrusted
 from fleetctl.model import topic
 from fleetctl.model.attempt import Record
 from fleetctl.model.presence import session_order
@@ -55,6 +55,7 @@ class Device:
         self.reboots = False
         self.dropped = 0
         self._untold: tuple[str, str] | None = None
+        self._faults: set[str] = set()
         self._clock, self._chance = clock, chance
         self._topics = identity.config.topics
         storage.prepare(partial(settings.factory_image, self.path.device_type), settings.firmware_version)
@@ -125,14 +126,26 @@ class Device:
         """Take one message; what does not parse or is not trusted is dropped and counted, and changes nothing."""
         if not message.payload:
             return
+        self._take(message.topic, partial(self._route, message))
+
+    def _take(self, name: str, take: Callable[[], object]) -> None:
+        """A fault of ours that a message brings to light drops this message: a retained one would come back at every start."""
         try:
-            if len(message.payload) > PAYLOAD_LIMIT:
-                raise Malformed(f"the payload has {len(message.payload)} bytes, {PAYLOAD_LIMIT} are allowed")
-            self._route(message)
+            take()
         except (Malformed, Untrusted) as error:
-            self._drop(message.topic, error.message)
+            self._drop(name, error.message)
+        except (FleetError, OSError):
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+            self._drop(name, f"a fault of the agent: {kind}: {error}")
+            if kind not in self._faults:
+                self._faults.add(kind)
+                self.tell("error", reason=f"a message on `{name}` met a fault of the agent: {kind}: {error}")
 
     def _route(self, message: Message) -> None:
+        if len(message.payload) > PAYLOAD_LIMIT:
+            raise Malformed(f"the payload has {len(message.payload)} bytes, {PAYLOAD_LIMIT} are allowed")
         handlers: dict[str, Callable[[bytes], None]] = {
             self._topics["otaDesired"]: self._on_update,
             self._topics["twinDesired"]: self._on_twin,
@@ -232,11 +245,8 @@ class Device:
         self._report_updates()
 
     def _reconsider(self) -> None:
-        try:
-            if self.updater.reconsider(self._trust) is not None:
-                self._report_updates()
-        except (Malformed, Untrusted) as error:
-            self._drop(self._topics["otaDesired"], error.message)
+        self._take(self._topics["otaDesired"], partial(self.updater.reconsider, self._trust))
+        self._report_updates()
 
     # -- what it says
 

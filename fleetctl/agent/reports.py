@@ -29,14 +29,14 @@ def update_status(record: Record, attempt: Attempt, timestamp: str | None) -> Up
 
 
 def update_event(record: Record, attempt: Attempt) -> dict[str, Json]:
-    """The same for the log of the agent."""
+    """The same for the log of the agent, what matters first: a narrow terminal cuts the rest."""
     return {
+        "phase": str(attempt.phase),
+        "code": None if attempt.code is None else str(attempt.code),
         "rolloutId": attempt.rollout_id,
         "order": attempt.order,
         "attempt": attempt.number,
         "step": attempt.step,
-        "phase": str(attempt.phase),
-        "code": None if attempt.code is None else str(attempt.code),
         "progress": attempt.progress,
         "from": attempt.from_version,
         "to": None if attempt.image is None else attempt.image.version,

@@ -341,3 +341,22 @@ def test_a_damaged_record_is_named_with_a_way_out(bench: Any) -> None:
 def test_the_factory_image_is_the_owners(tmp_path: Path) -> None:
     (tmp_path / "factory.bin").write_bytes(b"made in oslo")
     assert Settings(factory=tmp_path / "factory.bin").factory_image("pump") == b"made in oslo"
+
+
+def test_what_matters_of_an_update_is_told_first(bench: Any, keys: Any) -> None:
+    bench.assign(keys.desired(keys.manifest(b"new image")))
+    assert list(bench.told("update")[0])[:5] == ["event", "deviceId", "time", "phase", "code"]
+
+
+def test_a_fault_that_a_message_brings_to_light_drops_the_message_and_is_told_once(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(_payload: bytes) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(bench.device, "_on_twin", fault)
+    for _ in range(3):
+        bench.hear("twin/desired", b"{}")
+    assert bench.device.dropped == 3
+    (error,) = bench.told("error")
+    assert error["reason"] == "a message on `acme/hall/pump/p1/twin/desired` met a fault of the agent: KeyError: 'surprise'"
