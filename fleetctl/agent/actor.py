@@ -12,6 +12,7 @@ from fleetctl.agent.work import Job, perform
 from fleetctl.errors import FleetError
 from fleetctl.mqtt.connection import Connection
 from fleetctl.mqtt.message import Will
+from fleetctl.wire.document import Json
 
 if TYPE_CHECKING:
     from fleetctl.agent.loop import Loop
@@ -50,6 +51,8 @@ class Actor:
         self._failures = 0
         self._until = 0.0
         self._left: list[Event] = []
+        self._stumbles, self._rest = 0, 0.0
+        self._ended: Callable[[], None] | None = None
 
     @property
     def device(self) -> Device:
@@ -64,6 +67,7 @@ class Actor:
         device = self._start()
         self._left += self._device.events if self._device else []
         self._device, self._job, self.stop = device, None, threading.Event()
+        self._stumbles, self._rest, self._ended = 0, 0.0, None
         self.state, self._until, self._failures = State.DOWN, 0.0, 0
         self.turn()
 
@@ -105,8 +109,10 @@ class Actor:
         if self.state is State.DOWN and now >= self._until:
             self._connect()
         self._guarded(self._check_job)
-        self._guarded(self._work)
+        self._go_on_working(now)
         again = self._guarded(self.device.tick) or now + SOON
+        if self._stumbles:
+            again = min(again, self._rest)
         self._check_connection()
         if self.device.reboots:
             self.state, self._until = State.LEAVING, now + FLUSH
@@ -151,14 +157,33 @@ class Actor:
         if connection is not None:
             connection.abort()
             self.device.closed(reason)
-        settings = self.device.settings
-        seconds = min(settings.backoff_limit, settings.backoff * 2 ** min(self._failures, 20))
-        seconds *= self._loop.chance.uniform(0.5, 1.0)
+        seconds = self._pause(self._failures)
         self._failures += 1
         self.state, self._until = State.DOWN, self._loop.clock.monotonic() + seconds
         self.device.tell("waiting", reason=reason, seconds=round(seconds, 1))
 
     # -- work
+
+    def _go_on_working(self, now: float) -> None:
+        """Fold in how work ended, and begin what is due; where that cannot be stored, wait longer each time (a full disk)."""
+        if now < self._rest:
+            return
+        try:
+            if self._ended is not None:
+                self._ended()
+                self._ended = None
+            self._work()
+            self._stumbles = 0
+        except (FleetError, OSError) as error:
+            seconds = self._pause(self._stumbles)
+            self._stumbles += 1
+            self._rest = now + seconds
+            self._tell_error(error, retryIn=round(seconds, 1))
+
+    def _pause(self, failures: int) -> float:
+        settings = self.device.settings
+        longest: float = min(settings.backoff_limit, settings.backoff * 2 ** min(failures, 20))
+        return longest * self._loop.chance.uniform(0.5, 1.0)
 
     def _work(self) -> None:
         device = self.device
@@ -195,7 +220,7 @@ class Actor:
         device.working = False
         if job is self._job and self.state not in (State.LEAVING, State.REBOOTING):
             self._job = None
-            self._guarded(partial(device.worked, None if job.stop.is_set() else outcome))
+            self._ended = partial(device.worked, None if job.stop.is_set() else outcome)
             self.turn()
 
     def halt(self) -> None:
@@ -252,9 +277,11 @@ class Actor:
         try:
             return call()
         except (FleetError, OSError) as error:
-            reason = error.message if isinstance(error, FleetError) else str(error)
-            self.device.tell("error", reason=reason)
+            self._tell_error(error)
             return None
+
+    def _tell_error(self, error: FleetError | OSError, **words: Json) -> None:
+        self.device.tell("error", reason=error.message if isinstance(error, FleetError) else str(error), **words)
 
 
 def _connected(device: Device, will: Will) -> Connection | FleetError:

@@ -8,6 +8,7 @@ trust.cose          the last trust document that counted
 reply.json          the reply to a command that a reboot interrupted
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -25,6 +26,8 @@ from fleetctl.model.attempt import Image, Record, Slot
 CHUNK = 1 << 18
 SLOT_SIZE = 256 << 20
 RECORD_LIMIT = 1 << 20
+RESERVE = 1 << 16
+"""Bytes of disk that an update leaves for the record, the twin and the trust document."""
 
 Writer: TypeAlias = Callable[[Path, bytes], None]
 
@@ -33,13 +36,25 @@ class Damaged(Exception):
     """What was read back is not what was written."""
 
 
-class Storage:
-    """One device's folder. `write` is how a small file is replaced, and the only way in which it changes."""
+def _free_bytes(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
-    def __init__(self, folder: Path, write: Writer = files.write_atomic, slot_size: int = SLOT_SIZE) -> None:
+
+class Storage:
+    """One device's folder. `write` is the only way in which a small file changes; `free` asks the disk."""
+
+    def __init__(
+        self,
+        folder: Path,
+        write: Writer = files.write_atomic,
+        slot_size: int = SLOT_SIZE,
+        free: Callable[[Path], int] = _free_bytes,
+    ) -> None:
         self.folder = folder
         self.slot_size = slot_size
         self._write = write
+        self._free = free
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -123,6 +138,18 @@ class Storage:
             return ""
         return f"sha256:{hashed.hexdigest()}"
 
+    def check_space(self, slot: Slot, image: Image) -> None:
+        """Raise `OSError` (no space) unless the rest of a download, its copy in the slot and the small documents fit."""
+        missing = sum(max(0, image.size - _length(path)) for path in (self.partial(image.digest), self.slot(slot)))
+        free = self._free(self.folder)
+        if missing and missing + RESERVE > free:
+            raise OSError(errno.ENOSPC, f"{missing + RESERVE} bytes of disk are needed and {free} are free")
+
+    def give_up(self, slot: Slot) -> None:
+        """Free what an update that does not fit has taken: its download, and the slot that it was filling."""
+        self.drop_downloads()
+        self.slot(slot).unlink(missing_ok=True)
+
     def drop_downloads(self, keep: str = "") -> None:
         """Remove what was downloaded, except the artifact with the digest `keep`."""
         for path in (self.folder / "download").iterdir():
@@ -143,6 +170,10 @@ class Storage:
 
     def remove(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:

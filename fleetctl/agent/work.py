@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fleetctl.agent.download import Artifacts, DownloadFailed, Interrupted, fetch
@@ -33,13 +34,18 @@ class Job:
 
 
 def perform(job: Job) -> Outcome | None:
-    """How the work ended; None when it was stopped and nothing can be said. Never raises."""
+    """How the work ended; None when it was stopped and nothing can be said. Never raises.
+
+    Where the disk is full, what the update took of it is given back first: the record of the failure needs room too.
+    """
     try:
         outcome = _perform(job)
     except Interrupted:
         return None
     except Exception as error:
         outcome = _failure(job.do, error)
+        if outcome.code is Code.NO_SPACE:
+            _give_up(job)
     return None if job.stop.is_set() else outcome
 
 
@@ -55,6 +61,15 @@ def _failure(do: Do, error: Exception) -> Outcome:
         case MemoryError():
             return Outcome(do, Code.NO_MEMORY, "out of memory")
     return Outcome(do, Code.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def _give_up(job: Job) -> None:
+    """Before its first byte is overwritten the slot still holds an image that the record knows."""
+    with suppress(OSError):
+        if job.do is Do.WRITE:
+            job.storage.give_up(job.slot)
+        else:
+            job.storage.drop_downloads()
 
 
 def _perform(job: Job) -> Outcome:
@@ -75,6 +90,7 @@ def _fetch(job: Job) -> None:
     """A download that a power cut interrupted may have holes where the file system had only its length: then once more."""
     target = job.storage.partial(job.image.digest)
     job.storage.drop_downloads(keep=job.image.digest)
+    job.storage.check_space(job.slot, job.image)
     resumed = target.exists()
     fetch(job.artifacts, job.image.digest, job.image.size, target, job.stop, job.report)
     if resumed and job.storage.digest(target) != job.image.digest:

@@ -2,8 +2,11 @@
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -192,6 +195,32 @@ def test_a_ping_is_accepted_and_succeeds_and_a_reboot_begins_a_new_session(fleet
                 break
     assert replies == [("1", "accepted"), ("1", "succeeded"), ("2", "rejected"), ("3", "accepted"), ("3", "succeeded")]
     assert agent.wait("online", count=2)[1]["session"] == "2-1"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_an_image_that_does_not_fit_the_disk_fails_and_the_agent_lives_on(fleet: Any, start: Any, small_disk: Path) -> None:
+    place = fleet.bundle("small")
+    (place / "state").symlink_to(small_disk)
+    agent = start(place)
+    large = fleet.release("2.0.0", HEALTHY + os.urandom(3 << 20))
+    fleet.publish("small", Channel.OTA_DESIRED, fleet.assignment("small", large, 1))
+    assert agent.wait("update", phase="failed")[0]["code"] == "NO_SPACE"
+    assert agent.of("error") == []
+    fits = fleet.release("2.0.1", HEALTHY + os.urandom(600_000))
+    fleet.publish("small", Channel.OTA_DESIRED, fleet.assignment("small", fits, 3))
+    agent.wait("update", phase="succeeded")
 
 
 def test_a_killed_agent_leaves_its_will_and_goes_on_where_it_was(fleet: Any, process: Any, tmp_path: Any) -> None:
