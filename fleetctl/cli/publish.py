@@ -151,7 +151,7 @@ def raw_payload(words: Sequence[str]) -> str:
     """The one word that is sent to a topic, `{}` without any; raises `UsageError` where devices are named too."""
     if len(words) > 1:
         raise UsageError(
-            f"`-t` names a topic, and one payload is sent to it, not {len(words)} words: {printable(' '.join(words))}",
+            f"devices and `-t` do not go together, and one payload is sent, not {len(words)} words: {printable(' '.join(words))}",
             "name devices or a topic, not both, and put quotation marks around the payload",
         )
     return words[0] if words else "{}"

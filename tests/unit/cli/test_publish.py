@@ -71,7 +71,7 @@ def test_a_topic_gets_an_empty_object_unless_something_is_named() -> None:
     assert raw_payload([]) == "{}"
     assert raw_payload([""]) == ""
     assert raw_payload(["hello"]) == "hello"
-    with pytest.raises(UsageError, match="one payload is sent to it, not 2 words"):
+    with pytest.raises(UsageError, match="devices and `-t` do not go together"):
         raw_payload(["pump-1", "{}"])
 
 
