@@ -33,7 +33,7 @@ from fleetctl.mqtt.builtin import BuiltinBroker
 from fleetctl.mqtt.mosquitto import Mosquitto
 
 DAY = dt.timedelta(days=1)
-PATIENCE = 8.0
+PATIENCE = 30.0
 Identity = tuple[Path, Path]
 
 
@@ -227,14 +227,15 @@ class Stand:
         made = paho.Client(
             CallbackAPIVersion.VERSION2, client_id or self.unique("client"), protocol=paho.MQTTv5, reconnect_on_failure=False
         )
+        made.connect_timeout = PATIENCE
         client = Client(made)
         if will is not None:
             made.will_set(*will, properties=properties(PacketTypes.WILLMESSAGE, WillDelayInterval=will_delay))
         made.tls_set_context(self.context(identity or self.identity(name)))
         found = properties(PacketTypes.CONNECT, **extra)
+        self.exits.callback(client.drop)
         made.connect("localhost", self.listener(name).port, keepalive, clean_start=clean_start, properties=found)
         made.loop_start()
-        self.exits.callback(client.drop)
         assert client.until(lambda: client.greeting is not None or client.farewell is not None)
         if welcome:
             assert client.greeting is not None
@@ -243,8 +244,9 @@ class Stand:
 
     def raw(self, name: str = "op:alice", identity: Identity | None = None) -> ssl.SSLSocket:
         """A TLS connection that speaks only what the test says."""
-        tcp = socket.create_connection(("localhost", self.listener(name).port), timeout=PATIENCE)
-        made = self.context(identity or self.identity(name)).wrap_socket(tcp, server_hostname="localhost")
+        context = self.context(identity or self.identity(name))
+        with socket.create_connection(("localhost", self.listener(name).port), timeout=PATIENCE) as tcp:
+            made = context.wrap_socket(tcp, server_hostname="localhost")
         self.exits.callback(made.close)
         return made
 
@@ -264,8 +266,11 @@ class Stand:
 
     def nameless(self) -> None:
         """Try to enter without a certificate; with TLS 1.3 the refusal comes with the first read."""
-        tcp = socket.create_connection(("localhost", self.config.device.port), timeout=PATIENCE)
-        with ssl.create_default_context(cafile=str(self.people.ca)).wrap_socket(tcp, server_hostname="localhost") as made:
+        context = ssl.create_default_context(cafile=str(self.people.ca))
+        with (
+            socket.create_connection(("localhost", self.config.device.port), timeout=PATIENCE) as tcp,
+            context.wrap_socket(tcp, server_hostname="localhost") as made,
+        ):
             self.knock(made)
 
     def tool(self, program: str, name: str, client_id: str, *words: str) -> list[str]:
@@ -283,12 +288,12 @@ class Stand:
     def pub(self, name: str, topic: str, *words: str) -> "subprocess.CompletedProcess[str]":
         """mosquitto_pub at QoS 1, with its debug lines."""
         command = self.tool("mosquitto_pub", name, self.unique("pub"), "-d", "-q", "1", "-t", topic, *words)
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     def sub(self, name: str, *words: str) -> list[dict[str, Any]]:
         """What mosquitto_sub prints, a record a message."""
         command = self.tool("mosquitto_sub", name, self.unique("sub"), "-q", "1", "-F", "%j", *words)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode in (0, 27), done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -1,12 +1,14 @@
-"""Where the engines differ, by name: nothing in fleetctl may depend on either side of these."""
+"""Where the engines differ, by name: nothing in fleetctl may depend on either side of these.
 
-from contextlib import ExitStack, suppress
+Not tested, because the amounts depend on the machine: mosquitto goes on answering the pings of a client that reads nothing, the
+built-in broker stops reading from it.
+"""
+
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from fleetctl.mqtt.codec import ConnectPacket, PingReqPacket, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,17 +99,3 @@ class TestDifferences:
             else:
                 assert live.ended() == 0x98
                 assert sorted(witness.topics(2)) == ["acme/h/s/dev-1/status", "acme/h/s/dev-2/status"]
-
-    def test_only_mosquitto_answers_pings_without_end_though_nobody_reads(self, stand: "Stand", tree: str) -> None:
-        flood, pings = stand.raw(), encode(PingReqPacket()) * (8 << 20)
-        flood.sendall(encode(ConnectPacket(stand.unique("flood"), clean_start=True)))
-        flood.settimeout(0.5)
-        swallowed = 0
-        with suppress(TimeoutError):
-            for start in range(0, len(pings), 1 << 16):
-                flood.sendall(pings[start : start + (1 << 16)])
-                swallowed = start
-        assert (swallowed > 15 << 20) is self.differ(stand, True, False)
-        client = stand.connect()
-        client.subscribe(f"{tree}/#")
-        assert client.publish(f"{tree}/a") == 0
