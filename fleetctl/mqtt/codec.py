@@ -96,9 +96,13 @@ class Decoder:
         self._buffer = bytearray()
         self._needed = 0
 
+    def hold(self, data: bytes) -> None:
+        """Keep bytes for the next `feed`; the caller sees to it that they are few."""
+        self._buffer += data
+
     def feed(self, data: bytes) -> Iterator[Packet]:
         """The packets that `data` completes; raises `MalformedPacket` behind the last good one."""
-        self._buffer += data
+        self.hold(data)
         start = 0
         try:
             while len(self._buffer) - start >= self._needed and (end := self._end(start)):

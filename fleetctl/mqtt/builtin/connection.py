@@ -1,6 +1,8 @@
 """One client's side of the protocol: bytes in, packets out. No sockets: it writes to a `Channel`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Protocol
 
 from fleetctl.model.access import Rule
@@ -8,7 +10,7 @@ from fleetctl.model.topic import is_filter, is_topic
 from fleetctl.mqtt.builtin import greeting
 from fleetctl.mqtt.builtin.greeting import Refused
 from fleetctl.mqtt.builtin.hub import Hub
-from fleetctl.mqtt.builtin.limits import LEVEL_LIMIT
+from fleetctl.mqtt.builtin.limits import LEVEL_LIMIT, SLICE
 from fleetctl.mqtt.builtin.message import QOS, Delivery, Message
 from fleetctl.mqtt.builtin.router import Subscription
 from fleetctl.mqtt.builtin.sessions import Session
@@ -75,7 +77,7 @@ class Violation(Exception):
 class Connection:
     """Implements `sessions.Link`. `identity` None is a certificate without a usable name: it is told so and sent away.
 
-    `hasty`: it published faster than some reader reads, and should be given a rest.
+    `hasty`: it published faster than some reader reads, and should be given a rest. `busy`: it should not be read from.
     """
 
     def __init__(self, hub: Hub, channel: Channel, door: Door, identity: str | None) -> None:
@@ -87,6 +89,7 @@ class Connection:
         self._session: Session | None = None
         self._began = self._heard = hub.clock()
         self._stalled: float | None = None
+        self._retained: Iterator[Delivery] | None = None
         self._keep_alive = 0
         self._largest = hub.limits.packet
         self._window = 0
@@ -100,10 +103,13 @@ class Connection:
         """Handle the packets that these bytes complete; a bad one ends this connection and nothing else."""
         if self.closed:
             return
+        if self.busy:
+            self._decoder.hold(data)
+            return
         try:
             for packet in self._decoder.feed(data):
                 self._heard = self._hub.clock()
-                if not self._handle(packet):
+                if not self._handle(packet) or self.busy:
                     return
         except UnsupportedVersion as error:
             self._refuse_version(error.version)
@@ -111,6 +117,17 @@ class Connection:
             self.end(error.reason)
         except Violation as violation:
             self.end(violation.reason)
+
+    @property
+    def busy(self) -> bool:
+        """Whether retained messages are left to send before anything else of this client is handled: call `go_on`."""
+        return self._retained is not None and not self.closed
+
+    def go_on(self) -> None:
+        """Send some of the retained messages that it subscribed to; behind the last, handle what it has said meanwhile."""
+        if self._session is not None and self.busy:
+            self._send_slice(self._session)
+            self.receive(b"")
 
     def writable(self) -> None:
         """There is room again."""
@@ -265,25 +282,42 @@ class Connection:
     def _subscribe(self, packet: SubscribePacket, session: Session) -> None:
         if not packet.packet_id or not packet.topic_filters:
             raise Violation(PROTOCOL_ERROR)
-        asked = [(wanted, self._judge(wanted, session)) for wanted in packet.topic_filters]
-        self._send(SubAckPacket(packet.packet_id, [SubAckReasonCode(code) for _, code in asked]))
-        for wanted, code in asked:
+        asked = {wanted.pattern: wanted for wanted in packet.topic_filters}
+        codes: dict[str, int] = {}
+        found: list[Iterator[Delivery]] = []
+        for pattern, wanted in asked.items():
+            code = codes[pattern] = self._judge(wanted, session, len(codes))
             if code < len(QOS):
-                subscription = Subscription(
-                    wanted.pattern, code, wanted.no_local, wanted.retain_as_published, packet.subscription_id or 0
-                )
-                self._hub.subscribe(session, subscription, int(wanted.retain_handling))
+                identifier = packet.subscription_id or 0
+                subscription = Subscription(pattern, code, wanted.no_local, wanted.retain_as_published, identifier)
+                found.append(self._hub.subscribe(session, subscription, int(wanted.retain_handling)))
+        answer = [SubAckReasonCode(codes[wanted.pattern]) for wanted in packet.topic_filters]
+        self._send(SubAckPacket(packet.packet_id, answer))
+        self._retained = chain.from_iterable(found)
+        self._send_slice(session)
 
-    def _judge(self, wanted: TopicFilter, session: Session) -> int:
-        """The reason code for one filter: the QoS that is granted, or why it is not."""
-        pattern = wanted.pattern
+    def _send_slice(self, session: Session) -> None:
+        if self._retained is not None:
+            some = list(islice(self._retained, SLICE))
+            if len(some) < SLICE:
+                self._retained = None
+            now = self._hub.clock()
+            for delivery in some:
+                session.offer(delivery, now)
+
+    def _judge(self, wanted: TopicFilter, session: Session, before: int) -> int:
+        """The reason code for one filter, `before` which others of its packet stand: the granted QoS, or why there is none."""
+        pattern, limits, device = wanted.pattern, self._hub.limits, session.policy.device
         if pattern.startswith("$share/"):
             return NO_SHARED
+        if device and before >= limits.device_filters:
+            return QUOTA_EXCEEDED
         if not is_filter(pattern) or pattern.count("/") >= LEVEL_LIMIT:
             return FILTER_INVALID
         if not session.policy.may_subscribe(pattern):
             return NOT_AUTHORIZED
-        if pattern not in session.subscriptions and len(session.subscriptions) >= self._hub.limits.subscriptions:
+        room = limits.device_subscriptions if device else limits.subscriptions
+        if pattern not in session.subscriptions and len(session.subscriptions) >= room:
             return QUOTA_EXCEEDED
         return min(int(wanted.max_qos), 1)
 

@@ -45,7 +45,7 @@ def welcome(packet: ConnectPacket, rules: tuple[Rule, ...], identity: str | None
     client_id = identity if named else packet.client_id
     if not 0 < len(client_id) <= CLIENT_ID_LIMIT or not client_id.isprintable():
         raise Refused(CLIENT_ID_NOT_VALID, "a client id is 1 to 256 printable characters")
-    policy = Policy(rules, identity)
+    policy = Policy(rules, identity, device=named)
     will = None if packet.will is None else _testament(packet.will, client_id, policy, hub)
     expiry = min(packet.session_expiry_interval, hub.limits.session_expiry)
     return Arrival(client_id, policy, packet.clean_start, expiry, will)

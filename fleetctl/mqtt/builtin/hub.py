@@ -1,6 +1,6 @@
 """Where connections meet: sessions, subscriptions, retained messages and wills. No sockets, and the clock is an argument."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from fleetctl.mqtt.builtin.limits import Limits
@@ -122,22 +122,22 @@ class Hub:
             session.offer(_delivery(message, wanted[session]), now)
         return Outcome(len(readers), congested=any(session.congested for session in readers))
 
-    def subscribe(self, session: Session, subscription: Subscription, retain_handling: int) -> None:
-        """Add or replace a subscription, and send the retained messages that it asks for."""
+    def subscribe(self, session: Session, subscription: Subscription, retain_handling: int) -> Iterator[Delivery]:
+        """Add or replace a subscription; returns the retained messages that it asks for, found while they are taken."""
         known = subscription.filter in session.subscriptions
         session.subscriptions[subscription.filter] = subscription
         self._router.add(session, subscription)
         if retain_handling == RETAIN_ALWAYS or (retain_handling == RETAIN_IF_NEW and not known):
-            self._send_retained(session, subscription)
+            return self._retained_for(session, subscription)
+        return iter(())
 
-    def _send_retained(self, session: Session, subscription: Subscription) -> None:
-        now = self.clock()
+    def _retained_for(self, session: Session, subscription: Subscription) -> Iterator[Delivery]:
         identifiers = (subscription.identifier,) if subscription.identifier else ()
-        for message in self.retained.match(subscription.filter, now):
+        for message in self.retained.match(subscription.filter, self.clock()):
             if subscription.no_local and message.origin == session.client_id:
                 continue
             if session.policy.may_read(message.topic):
-                session.offer(Delivery(message, min(message.qos, subscription.qos), retain=True, identifiers=identifiers), now)
+                yield Delivery(message, min(message.qos, subscription.qos), retain=True, identifiers=identifiers)
 
     def unsubscribe(self, session: Session, pattern: str) -> bool:
         """Whether there was such a subscription."""

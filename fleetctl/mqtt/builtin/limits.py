@@ -6,11 +6,12 @@ from fleetctl.wire.document import PAYLOAD_LIMIT
 
 HEADERS = 4096
 LEVEL_LIMIT = 200
+SLICE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes, times in seconds."""
+    """Sizes in bytes, times in seconds; `device_filters` is for one SUBSCRIBE."""
 
     packet: int = PAYLOAD_LIMIT + HEADERS
     window: int = 100
@@ -20,6 +21,8 @@ class Limits:
     retained_messages: int = 200_000
     retained_bytes: int = 256 << 20
     subscriptions: int = 50_000
+    device_subscriptions: int = 256
+    device_filters: int = 64
     sessions: int = 20_000
     connections: int = 4_096
     session_expiry: int = 7 * 86_400

@@ -9,10 +9,11 @@ REMEMBERED = 4096
 
 
 class Policy:
-    """Rules bound to an identity."""
+    """Rules bound to an identity; those of a `device` bound what it may ask for, not only what it gets."""
 
-    def __init__(self, rules: tuple[Rule, ...], identity: str) -> None:
+    def __init__(self, rules: tuple[Rule, ...], identity: str, *, device: bool = False) -> None:
         self.identity = identity
+        self.device = device
         self._rules = rules
         self._known: dict[tuple[Action, str], bool] = {}
 
@@ -23,9 +24,10 @@ class Policy:
         return self._ask(Action.READ, topic)
 
     def may_subscribe(self, pattern: str) -> bool:
-        """Whether the filter could ever deliver something readable; each delivery is asked about again."""
+        """Whether the filter could ever deliver something readable, and for a device nothing else; each delivery is asked about."""
+        fits = covers if self.device else overlaps
         readable = (rule.pattern for rule in self._rules if rule.action == Action.READ)
-        return any(overlaps(pattern, fill(rule, self.identity)) for rule in readable)
+        return any(fits(fill(rule, self.identity), pattern) for rule in readable)
 
     def _ask(self, action: Action, topic: str) -> bool:
         answer = self._known.get((action, topic))
@@ -38,6 +40,18 @@ class Policy:
 
 def fill(pattern: str, identity: str) -> str:
     return "/".join(identity if level == IDENTITY else level for level in pattern.split("/"))
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every topic that matches `narrow` matches `wide`."""
+    if _hides(wide, narrow):
+        return False
+    for left, right in zip_longest(wide.split("/"), narrow.split("/")):
+        if left == "#":
+            return True
+        if left is None or right is None or right == "#" or left not in ("+", right):
+            return False
+    return True
 
 
 def overlaps(one: str, other: str) -> bool:

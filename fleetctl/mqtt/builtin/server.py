@@ -115,6 +115,7 @@ class Visitor(asyncio.Protocol):
         self._size = 0
         self._paused = False
         self._resting = False
+        self._replaying = False
         self._closing = False
         self.certificate = b""
 
@@ -136,11 +137,24 @@ class Visitor(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.connection.receive(data)
+        if self.connection.busy and not self._replaying:
+            self._replaying = True
+            self._choose_to_read()
+            self._loop.call_soon(self._go_on)
         if self.connection.hasty:
             self.connection.hasty = False
             self._resting = True
             self._choose_to_read()
             self._loop.call_later(REST_SECONDS, self._end_rest)
+
+    def _go_on(self) -> None:
+        """One slice of retained messages a turn: the others are served in between."""
+        self.connection.go_on()
+        self._replaying = self.connection.busy
+        if self._replaying:
+            self._loop.call_soon(self._go_on)
+        else:
+            self._choose_to_read()
 
     def _end_rest(self) -> None:
         self._resting = False
@@ -149,7 +163,7 @@ class Visitor(asyncio.Protocol):
     def _choose_to_read(self) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        if self._paused or self._resting:
+        if self._paused or self._resting or self._replaying:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()

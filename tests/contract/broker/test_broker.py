@@ -262,7 +262,7 @@ class TestBroker:
         name, operator = stand.unique("nosy"), stand.connect()
         operator.publish("acme/hall/sensor/victim/twin/desired", b"secret", retain=True)
         device = stand.connect(name=name)
-        device.subscribe("#", "acme/#")
+        device.subscribe("#", "acme/#", f"acme/hall/sensor/{name}/commands/+")
         operator.publish("acme/hall/sensor/victim/commands/ping")
         assert device.nothing_but(f"acme/hall/sensor/{name}/commands/end", operator) == []
         operator.publish("acme/hall/sensor/victim/twin/desired", b"", retain=True)

@@ -53,11 +53,12 @@ class Peer:
         self.hung_up = True
 
     def send(self, *packets: Packet) -> "Peer":
-        self.connection.receive(b"".join(wild(packet) for packet in packets))
-        return self
+        return self.feed(b"".join(wild(packet) for packet in packets))
 
     def feed(self, data: bytes) -> "Peer":
         self.connection.receive(data)
+        while self.connection.busy:
+            self.connection.go_on()
         return self
 
     def take(self) -> list[Packet]:

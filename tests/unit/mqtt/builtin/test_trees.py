@@ -7,7 +7,7 @@ from fleetctl.model.access import Action, Rule, device_rules
 from fleetctl.model.topic import is_filter, matches
 from fleetctl.mqtt.builtin.limits import Limits
 from fleetctl.mqtt.builtin.message import Message
-from fleetctl.mqtt.builtin.policy import Policy, identity_of, overlaps
+from fleetctl.mqtt.builtin.policy import Policy, covers, identity_of, overlaps
 from fleetctl.mqtt.builtin.retained import Retained
 from fleetctl.mqtt.builtin.router import Router, Subscription
 
@@ -67,6 +67,19 @@ def test_two_filters_that_match_one_topic_overlap(one: str, other: str, topic: s
     assert overlaps(one, other) == overlaps(other, one)
     if matches(one, topic) and matches(other, topic):
         assert overlaps(one, other)
+
+
+@given(filters, filters, topics)
+def test_a_filter_that_covers_another_matches_what_that_matches(wide: str, narrow: str, topic: str) -> None:
+    if covers(wide, narrow) and matches(narrow, topic):
+        assert matches(wide, topic)
+
+
+def test_filters_cover_themselves_and_narrower_ones() -> None:
+    for wide, narrow in (("a/#", "a"), ("a/#", "a/+/#"), ("a/+", "a/b"), ("+/b", "+/b"), ("#", "a/#")):
+        assert covers(wide, narrow)
+    for wide, narrow in (("a/b", "a/+"), ("a/+", "a/#"), ("a/+", "#"), ("a/b", "a/c"), ("#", "$x/a"), ("a", "a/#")):
+        assert not covers(wide, narrow)
 
 
 def test_filters_that_share_no_topic_do_not_overlap() -> None:
