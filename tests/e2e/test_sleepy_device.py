@@ -181,6 +181,8 @@ def _patient(words: str, port: int) -> str:
     turn = "while kill -0 $ping 2>/dev/null; do sh sleepy-device.sh ./well-1 ./state wake; done"
     words = words.replace("8883", str(port)).replace("broker run &", f"broker run &\n{probe}")
     assert probe in words
+    assert "reportingInterval=2 " in words
+    words = words.replace("reportingInterval=2 ", "reportingInterval=1 ")
     assert "wait $ping" in words
     return words.replace("wait $ping", f"{turn}\nwait $ping")
 
