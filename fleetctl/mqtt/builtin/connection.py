@@ -10,7 +10,7 @@ from fleetctl.model.topic import is_filter, is_topic
 from fleetctl.mqtt.builtin import greeting
 from fleetctl.mqtt.builtin.greeting import Refused
 from fleetctl.mqtt.builtin.hub import Hub
-from fleetctl.mqtt.builtin.limits import LEVEL_LIMIT, SLICE
+from fleetctl.mqtt.builtin.limits import SLICE, oversized
 from fleetctl.mqtt.builtin.message import QOS, Delivery, Message
 from fleetctl.mqtt.builtin.router import Subscription
 from fleetctl.mqtt.builtin.sessions import Session
@@ -260,9 +260,10 @@ class Connection:
             raise Violation(ALIAS_INVALID)
         if not packet.topic or packet.subscription_ids or (qos and not packet.packet_id):
             raise Violation(PROTOCOL_ERROR)
-        if not is_topic(packet.topic) or packet.topic.count("/") >= LEVEL_LIMIT:
+        if not is_topic(packet.topic) or oversized(packet.topic):
             raise Violation(TOPIC_INVALID)
-        if packet.response_topic is not None and not is_topic(packet.response_topic):
+        reply = packet.response_topic
+        if reply is not None and (not is_topic(reply) or oversized(reply)):
             raise Violation(PROTOCOL_ERROR)
 
     def _accept(self, packet: PublishPacket, session: Session) -> int:
@@ -312,7 +313,7 @@ class Connection:
             return NO_SHARED
         if device and before >= limits.device_filters:
             return QUOTA_EXCEEDED
-        if not is_filter(pattern) or pattern.count("/") >= LEVEL_LIMIT:
+        if not is_filter(pattern) or oversized(pattern):
             return FILTER_INVALID
         if not session.policy.may_subscribe(pattern):
             return NOT_AUTHORIZED

@@ -3,7 +3,7 @@
 from fleetctl.model.access import Rule
 from fleetctl.model.topic import is_topic
 from fleetctl.mqtt.builtin.hub import Arrival, Hub
-from fleetctl.mqtt.builtin.limits import LEVEL_LIMIT, Limits
+from fleetctl.mqtt.builtin.limits import Limits, oversized
 from fleetctl.mqtt.builtin.message import QOS, Message
 from fleetctl.mqtt.builtin.policy import Policy
 from fleetctl.mqtt.builtin.sessions import Testament
@@ -54,9 +54,9 @@ def welcome(packet: ConnectPacket, rules: tuple[Rule, ...], identity: str | None
 def _testament(will: Will, client_id: str, policy: Policy, hub: Hub) -> Testament:
     if int(will.qos) >= len(QOS):
         raise Refused(QOS_NOT_SUPPORTED, "QoS 2 is not offered")
-    if not is_topic(will.topic) or will.topic.count("/") >= LEVEL_LIMIT:
+    if not is_topic(will.topic) or oversized(will.topic):
         raise Refused(TOPIC_INVALID, "the will names no topic")
-    if will.response_topic is not None and not is_topic(will.response_topic):
+    if will.response_topic is not None and (not is_topic(will.response_topic) or oversized(will.response_topic)):
         raise Refused(PROTOCOL_ERROR, "the will's response topic is none")
     if not policy.may_write(will.topic):
         raise Refused(NOT_AUTHORIZED, "the will's topic is not for this client to write")

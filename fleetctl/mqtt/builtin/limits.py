@@ -6,6 +6,7 @@ from fleetctl.wire.document import PAYLOAD_LIMIT
 
 HEADERS = 4096
 LEVEL_LIMIT = 200
+TOPIC_LIMIT = 1024
 SLICE = 500
 
 
@@ -28,3 +29,8 @@ class Limits:
     session_expiry: int = 7 * 86_400
     connect_seconds: float = 10.0
     stalled_seconds: float = 60.0
+
+
+def oversized(name: str) -> bool:
+    """Whether a topic or filter is longer or deeper than the broker keeps."""
+    return name.count("/") >= LEVEL_LIMIT or len(name.encode()) > TOPIC_LIMIT

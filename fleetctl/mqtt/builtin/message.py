@@ -1,18 +1,23 @@
 """A message on its way through the broker."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
+from sys import getsizeof
 from typing import Self
 
 from fleetctl.mqtt.codec import PublishPacket, QoS, Will, encode
 
-OVERHEAD = 256
+OVERHEAD = 512
+PAIR_OVERHEAD = 64
 QOS = (QoS.AT_MOST_ONCE, QoS.AT_LEAST_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What was published, by whom (`origin`, a client id) and until when it is worth anything (`expires_at`, monotonic)."""
+    """What was published, by whom (`origin`, a client id) and until when it is worth anything (`expires_at`, monotonic).
+
+    `size`: about the bytes of memory that it takes.
+    """
 
     topic: str
     payload: bytes
@@ -25,6 +30,12 @@ class Message:
     response_topic: str | None
     correlation: bytes | None
     user_properties: tuple[tuple[str, str], ...]
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = (self.topic, self.payload, self.content_type, self.response_topic, self.correlation)
+        pairs = sum(getsizeof(key) + getsizeof(value) + PAIR_OVERHEAD for key, value in self.user_properties)
+        object.__setattr__(self, "size", sum(getsizeof(part) for part in parts if part) + pairs + OVERHEAD)
 
     @classmethod
     def take(cls, topic: str, source: PublishPacket | Will, origin: str, now: float) -> Self:
@@ -43,12 +54,6 @@ class Message:
             correlation=source.correlation_data,
             user_properties=tuple(source.user_properties),
         )
-
-    @property
-    def size(self) -> int:
-        """About the bytes of memory that it takes."""
-        extra = sum(len(key) + len(value) for key, value in self.user_properties) + len(self.correlation or b"")
-        return len(self.payload) + len(self.topic) + extra + OVERHEAD
 
     def expired(self, now: float) -> bool:
         return self.expires_at is not None and now >= self.expires_at

@@ -1,11 +1,11 @@
-"""What one identity may do at one listener: the rules of `fleetctl.model.access`, remembered by topic."""
+"""What one identity may do at one listener: the rules of `fleetctl.model.access`, whose permissions are remembered by topic."""
 
 from collections.abc import Mapping
 from itertools import zip_longest
 
 from fleetctl.model.access import IDENTITY, Action, Rule, allowed
 
-REMEMBERED = 4096
+REMEMBERED = 256
 
 
 class Policy:
@@ -15,7 +15,7 @@ class Policy:
         self.identity = identity
         self.device = device
         self._rules = rules
-        self._known: dict[tuple[Action, str], bool] = {}
+        self._granted: set[tuple[Action, str]] = set()
 
     def may_write(self, topic: str) -> bool:
         return self._ask(Action.WRITE, topic)
@@ -24,18 +24,20 @@ class Policy:
         return self._ask(Action.READ, topic)
 
     def may_subscribe(self, pattern: str) -> bool:
-        """Whether the filter could ever deliver something readable, and for a device nothing else; each delivery is asked about."""
+        """Whether the filter could ever deliver something readable, and for a device nothing else; each delivery is judged."""
         fits = covers if self.device else overlaps
         readable = (rule.pattern for rule in self._rules if rule.action == Action.READ)
         return any(fits(fill(rule, self.identity), pattern) for rule in readable)
 
     def _ask(self, action: Action, topic: str) -> bool:
-        answer = self._known.get((action, topic))
-        if answer is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            answer = self._known[action, topic] = allowed(self._rules, self.identity, action, topic)
-        return answer
+        if (action, topic) in self._granted:
+            return True
+        if not allowed(self._rules, self.identity, action, topic):
+            return False
+        if len(self._granted) >= REMEMBERED:
+            self._granted.clear()
+        self._granted.add((action, topic))
+        return True
 
 
 def fill(pattern: str, identity: str) -> str:

@@ -6,6 +6,13 @@ from dataclasses import dataclass, field
 from fleetctl.mqtt.builtin.limits import Limits
 from fleetctl.mqtt.builtin.message import Message
 
+NODE_BYTES = 256
+
+
+def cost(message: Message) -> int:
+    """About the bytes that it takes with its place in the tree."""
+    return message.size + NODE_BYTES * (message.topic.count("/") + 1)
+
 
 @dataclass(slots=True)
 class _Node:
@@ -31,7 +38,7 @@ class Retained:
             self.clear(message.topic)
             return True
         before = self._topics.get(message.topic)
-        size = self._bytes + message.size - (before.size if before else 0)
+        size = self._bytes + cost(message) - (cost(before) if before else 0)
         if size > self._limits.retained_bytes or (before is None and len(self._topics) >= self._limits.retained_messages):
             return False
         node = self._root
@@ -45,7 +52,7 @@ class Retained:
         message = self._topics.pop(topic, None)
         if message is None:
             return
-        self._bytes -= message.size
+        self._bytes -= cost(message)
         levels = topic.split("/")
         path = [self._root]
         for level in levels:

@@ -100,6 +100,7 @@ def test_noise_instead_of_an_introduction_ends_the_connection(world: "World") ->
         (ConnectPacket("a", authentication_method="scram"), 0x8C),
         (ConnectPacket("a", will=Will("acme/@/x")), 0x90),
         (ConnectPacket("a", will=Will("")), 0x90),
+        (ConnectPacket("a", will=Will("acme/" + "a" * 1020)), 0x90),
         (ConnectPacket("a", will=Will("acme/x", response_topic="a/!")), 0x82),
         (ConnectPacket("a", will=Will("acme/x", qos=TWO)), 0x9B),
         (ConnectPacket("a", will=Will("other/x")), 0x87),
@@ -142,6 +143,8 @@ def test_more_sessions_than_there_is_room_for_are_refused(small_world: "Callable
         (PublishPacket("acme/@/a", b""), 0x90),
         (PublishPacket("acme/!", b""), 0x90),
         (PublishPacket("acme" + "/" * 200, b""), 0x90),
+        (PublishPacket("acme/" + "é" * 510, b""), 0x90),
+        (PublishPacket("acme/a", b"", response_topic="a" * 1025), 0x82),
         (PublishPacket("acme/a", b"", response_topic="a/@"), 0x82),
         (PublishPacket("acme/a", b"", subscription_ids=[1]), 0x82),
         (SubscribePacket(0, [TopicFilter("acme/#")]), 0x82),
@@ -221,6 +224,7 @@ def test_nobody_listening_is_told_and_no_failure(world: "World") -> None:
         ("acme/@a", 0x8F),
         ("", 0x8F),
         ("acme" + "/" * 200, 0x8F),
+        ("acme/" + "a" * 1020, 0x8F),
     ],
 )
 def test_a_device_is_granted_filters_that_its_rules_cover(world: "World", pattern: str, code: int) -> None:

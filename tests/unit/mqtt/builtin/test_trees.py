@@ -95,9 +95,19 @@ def test_a_policy_answers_like_the_rules_it_remembers() -> None:
         assert policy.may_write("acme/h/s/dev-1/telemetry")
         assert not policy.may_read("acme/h/s/dev-1/telemetry")
         assert not policy.may_write("acme/h/s/dev-2/telemetry")
-    for number in range(10_000):
-        policy.may_write(f"acme/{number}")
-    assert len(policy._known) <= 4096
+    known = set(policy._granted)
+    assert not policy.may_write("acme/secret")
+    assert policy._granted == known
+    for number in range(1000):
+        assert policy.may_write(f"acme/h/s{number}/dev-1/telemetry")
+    assert len(policy._granted) <= 256
+
+
+def test_a_message_weighs_all_that_belongs_to_it() -> None:
+    plain = message("a").size
+    heavy = Message("a", b"x", 1, True, "c", None, 0, "t" * 1000, "r" * 1000, b"c" * 1000, (("k", "v"),) * 100)
+    assert plain > 256
+    assert heavy.size > plain + 3000 + 100 * 100
 
 
 def test_an_identity_that_could_be_a_wildcard_may_nothing() -> None:
