@@ -269,7 +269,7 @@ class Connection:
     def _accept(self, packet: PublishPacket, session: Session) -> int:
         if not session.policy.may_write(packet.topic):
             return NOT_AUTHORIZED
-        outcome = self._hub.publish(Message.take(packet.topic, packet, session.client_id, self._hub.clock()))
+        outcome = self._hub.publish(Message.take(packet.topic, packet, session.client_id, session.policy, self._hub.clock()))
         self.hasty = self.hasty or outcome.congested
         if outcome.refused:
             return QUOTA_EXCEEDED

@@ -60,7 +60,7 @@ def _testament(will: Will, client_id: str, policy: Policy, hub: Hub) -> Testamen
         raise Refused(PROTOCOL_ERROR, "the will's response topic is none")
     if not policy.may_write(will.topic):
         raise Refused(NOT_AUTHORIZED, "the will's topic is not for this client to write")
-    message = Message.take(will.topic, will, client_id, hub.clock())
+    message = Message.take(will.topic, will, client_id, policy, hub.clock())
     return Testament(message, will.message_expiry_interval, will.will_delay_interval)
 
 

@@ -8,11 +8,12 @@ HEADERS = 4096
 LEVEL_LIMIT = 200
 TOPIC_LIMIT = 1024
 SLICE = 500
+DEVICES_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes, times in seconds; `device_filters` is for one SUBSCRIBE."""
+    """Sizes in bytes, times in seconds; `device_filters` is for one SUBSCRIBE, the rest of `device_` for one identity."""
 
     packet: int = PAYLOAD_LIMIT + HEADERS
     window: int = 100
@@ -21,6 +22,8 @@ class Limits:
     all_queues_bytes: int = 256 << 20
     retained_messages: int = 200_000
     retained_bytes: int = 256 << 20
+    device_retained_messages: int = 64
+    device_retained_bytes: int = 1 << 20
     subscriptions: int = 50_000
     device_subscriptions: int = 256
     device_filters: int = 64

@@ -5,6 +5,7 @@ from math import ceil
 from sys import getsizeof
 from typing import Self
 
+from fleetctl.mqtt.builtin.policy import Policy
 from fleetctl.mqtt.codec import PublishPacket, QoS, Will, encode
 
 OVERHEAD = 512
@@ -16,6 +17,7 @@ QOS = (QoS.AT_MOST_ONCE, QoS.AT_LEAST_ONCE)
 class Message:
     """What was published, by whom (`origin`, a client id) and until when it is worth anything (`expires_at`, monotonic).
 
+    `owner`: the device to whose share of the retained messages it counts; None is the fleet.
     `size`: about the bytes of memory that it takes.
     """
 
@@ -30,6 +32,7 @@ class Message:
     response_topic: str | None
     correlation: bytes | None
     user_properties: tuple[tuple[str, str], ...]
+    owner: str | None = None
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,14 +41,14 @@ class Message:
         object.__setattr__(self, "size", sum(getsizeof(part) for part in parts if part) + pairs + OVERHEAD)
 
     @classmethod
-    def take(cls, topic: str, source: PublishPacket | Will, origin: str, now: float) -> Self:
-        """The message that a PUBLISH or a will carries."""
+    def take(cls, topic: str, source: PublishPacket | Will, origin: str, policy: Policy, now: float) -> Self:
+        """The message that a PUBLISH or a will carries; a device's is retained on the topics that are for that only."""
         lifetime = source.message_expiry_interval
         return cls(
             topic=topic,
             payload=source.payload or b"",
             qos=int(source.qos),
-            retain=source.retain,
+            retain=source.retain and policy.may_retain(topic),
             origin=origin,
             expires_at=None if lifetime is None else now + lifetime,
             payload_format=int(source.payload_format_indicator),
@@ -53,6 +56,7 @@ class Message:
             response_topic=source.response_topic,
             correlation=source.correlation_data,
             user_properties=tuple(source.user_properties),
+            owner=policy.identity if policy.device else None,
         )
 
     def expired(self, now: float) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from itertools import zip_longest
 
 from fleetctl.model.access import IDENTITY, Action, Rule, allowed
+from fleetctl.model.topic import RETAINED_CHANNELS, split
 
 REMEMBERED = 256
 
@@ -28,6 +29,11 @@ class Policy:
         fits = covers if self.device else overlaps
         readable = (rule.pattern for rule in self._rules if rule.action == Action.READ)
         return any(fits(fill(rule, self.identity), pattern) for rule in readable)
+
+    def may_retain(self, topic: str) -> bool:
+        """Whether what is written there may stay: a device's telemetry, alerts and replies are for who listens now."""
+        place = split(topic) if self.device else None
+        return not self.device or (place is not None and place[1] in RETAINED_CHANNELS)
 
     def _ask(self, action: Action, topic: str) -> bool:
         if (action, topic) in self._granted:

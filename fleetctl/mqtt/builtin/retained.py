@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fleetctl.mqtt.builtin.limits import Limits
+from fleetctl.mqtt.builtin.limits import DEVICES_SHARE, Limits
 from fleetctl.mqtt.builtin.message import Message
 
 NODE_BYTES = 256
@@ -15,19 +15,37 @@ def cost(message: Message) -> int:
 
 
 @dataclass(slots=True)
+class _Share:
+    """What one owner, or all together, have stored."""
+
+    messages: int = 0
+    bytes: int = 0
+
+    def add(self, message: Message, sign: int) -> None:
+        self.messages += sign
+        self.bytes += sign * cost(message)
+
+    def fits(self, message: Message, before: Message | None, messages: float, size: float) -> bool:
+        """Whether there is room for it instead of the one before, which may be none of this share."""
+        grown = self.bytes + cost(message) - (cost(before) if before else 0)
+        return grown <= size and self.messages + (before is None) <= messages
+
+
+@dataclass(slots=True)
 class _Node:
     children: dict[str, "_Node"] = field(default_factory=dict)
     message: Message | None = None
 
 
 class Retained:
-    """At most so many messages and bytes of them."""
+    """At most so many messages and bytes of them, some of which devices leave to the fleet, and little of each device."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._root = _Node()
         self._topics: dict[str, Message] = {}
-        self._bytes = 0
+        self._all = _Share()
+        self._shares: dict[str, _Share] = {}
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -38,21 +56,40 @@ class Retained:
             self.clear(message.topic)
             return True
         before = self._topics.get(message.topic)
-        size = self._bytes + cost(message) - (cost(before) if before else 0)
-        if size > self._limits.retained_bytes or (before is None and len(self._topics) >= self._limits.retained_messages):
+        if not self._fits(message, before):
             return False
+        if before is not None:
+            self._count(before, -1)
+        self._count(message, 1)
         node = self._root
         for level in message.topic.split("/"):
             node = node.children.setdefault(level, _Node())
         node.message = self._topics[message.topic] = message
-        self._bytes = size
         return True
+
+    def _fits(self, message: Message, before: Message | None) -> bool:
+        limits, owner = self._limits, message.owner
+        share = DEVICES_SHARE if owner else 1
+        if not self._all.fits(message, before, limits.retained_messages * share, limits.retained_bytes * share):
+            return False
+        own = self._shares.get(owner, _Share()) if owner else None
+        mine = before if before is not None and before.owner == owner else None
+        return own is None or own.fits(message, mine, limits.device_retained_messages, limits.device_retained_bytes)
+
+    def _count(self, message: Message, sign: int) -> None:
+        self._all.add(message, sign)
+        if message.owner is None:
+            return
+        own = self._shares.setdefault(message.owner, _Share())
+        own.add(message, sign)
+        if not own.messages:
+            del self._shares[message.owner]
 
     def clear(self, topic: str) -> None:
         message = self._topics.pop(topic, None)
         if message is None:
             return
-        self._bytes -= cost(message)
+        self._count(message, -1)
         levels = topic.split("/")
         path = [self._root]
         for level in levels:

@@ -1,7 +1,7 @@
 """Where the engines differ, by name: nothing in fleetctl may depend on either side of these.
 
 Not tested, because the amounts depend on the machine: mosquitto goes on answering the pings of a client that reads nothing, the
-built-in broker stops reading from it.
+built-in broker stops reading from it. Only the built-in broker gives every device a share of the retained messages.
 """
 
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.contract.broker.conftest import Stand
 
-NOT_AUTHORIZED = 0x87
+NOT_AUTHORIZED, NO_MATCH = 0x87, 0x10
 
 
 class TestDifferences:
@@ -33,6 +33,12 @@ class TestDifferences:
         operator.publish("acme/h/s/other/commands/ping")
         operator.publish(f"acme/h/s/{name}/telemetry")
         assert device.nothing_but(f"acme/h/s/{name}/commands/end", operator) == []
+
+    def test_only_mosquitto_retains_the_telemetry_of_a_device_that_asks_for_it(self, stand: "Stand") -> None:
+        topic, operator = f"acme/h/s/{(name := stand.unique('dev'))}/telemetry", stand.connect()
+        assert stand.connect(name=name).publish(topic, retain=True) == NO_MATCH
+        operator.subscribe(topic, "acme/differs/end")
+        assert operator.nothing_but("acme/differs/end", operator) == self.differ(stand, [topic], [])
 
     def test_only_mosquitto_speaks_mqtt_3(self, stand: "Stand", tree: str) -> None:
         done = stand.pub("op:alice", f"{tree}/a", "-m", "x", "-V", "311")

@@ -165,6 +165,33 @@ def test_what_has_no_room_to_be_retained_is_refused_and_delivered_to_nobody(smal
     assert sender.publish("acme/a", b"new", retain=True) == 0x10
 
 
+def test_a_device_retains_little_and_leaves_room_to_the_fleet(small_world: "Callable[..., World]") -> None:
+    world = small_world(retained_messages=8, device_retained_messages=4, device_retained_bytes=10_000)
+    operator, one, other = world.connect("o"), world.device("dev-1"), world.device("dev-2")
+    assert one.publish("acme/h/s/dev-1/status", b"x" * 10_000, retain=True) == 0x97
+    assert [one.publish(f"acme/h/s{n}/dev-1/status", retain=True) for n in range(5)] == [0x10] * 4 + [0x97]
+    assert one.publish("acme/h/s0/dev-1/status", b"new", retain=True) == 0x10
+    assert [other.publish(f"acme/h/s{n}/dev-2/status", retain=True) for n in range(3)] == [0x10] * 2 + [0x97]
+    assert [operator.publish(f"acme/{n}", b"x" * 20_000, retain=True) for n in range(3)] == [0x10] * 2 + [0x97]
+    operator.publish("acme/h/s0/dev-1/status", b"", retain=True)
+    assert one.publish("acme/h/s/dev-1/status", retain=True) == 0x97
+    operator.publish("acme/0", b"", retain=True)
+    operator.publish("acme/1", b"", retain=True)
+    assert one.publish("acme/h/s/dev-1/status", retain=True) == 0x10
+
+
+@pytest.mark.parametrize(
+    ("channel", "kept"),
+    [("status", 1), ("twin/reported", 1), ("ota/status", 1), ("telemetry", 0), ("alerts", 0), ("commands/ping/reply", 0)],
+)
+def test_of_what_a_device_writes_only_state_is_retained(world: "World", channel: str, kept: int) -> None:
+    live = world.connect("l")
+    live.subscribe("acme/#")
+    assert world.device("dev-1").publish(f"acme/h/s/dev-1/{channel}", retain=True) == 0
+    assert live.topics() == [f"acme/h/s/dev-1/{channel}"]
+    assert len(world.hub.retained) == kept
+
+
 # -- sessions
 
 

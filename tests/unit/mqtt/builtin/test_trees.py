@@ -59,7 +59,7 @@ def test_retained_messages_are_found_by_filter(stored: list[str], cleared: list[
     assert sorted(found.topic for found in retained.match(pattern, 0)) == sorted(t for t in held if matches(pattern, t))
     for topic in held:
         retained.clear(topic)
-    assert (retained._bytes, retained._root.children) == (0, {})
+    assert (retained._all.bytes, retained._shares, retained._root.children) == (0, {}, {})
 
 
 @given(filters, filters, topics)
