@@ -13,7 +13,11 @@ DEVICES_SHARE = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes, times in seconds; `device_filters` is for one SUBSCRIBE, the rest of `device_` for one identity."""
+    """Sizes in bytes, times in seconds; `device_filters` is for one SUBSCRIBE, the rest of `device_` for one identity.
+
+    Of `connections`, `fleet_reserve` are kept for the fleet listener; `device_connections` and `fleet_connections` are for one
+    certificate.
+    """
 
     packet: int = PAYLOAD_LIMIT + HEADERS
     window: int = 100
@@ -29,6 +33,9 @@ class Limits:
     device_filters: int = 64
     sessions: int = 20_000
     connections: int = 4_096
+    fleet_reserve: int = 64
+    device_connections: int = 8
+    fleet_connections: int = 256
     session_expiry: int = 7 * 86_400
     connect_seconds: float = 10.0
     stalled_seconds: float = 60.0

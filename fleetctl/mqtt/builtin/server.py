@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,11 +43,33 @@ class Server:
     limits: Limits
     hub: Hub = field(init=False)
     visitors: set["Visitor"] = field(default_factory=set)
+    by_certificate: Counter[bytes] = field(default_factory=Counter)
     revoked: Revoked | None = None
     _servers: list[asyncio.Server] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.hub = Hub(self.limits, asyncio.get_running_loop().time)
+
+    def admit(self, visitor: "Visitor", *, device: bool) -> bool:
+        """Whether there is room for it; one certificate does not take all of it, nor do the devices."""
+        limits = self.limits
+        room = limits.connections - (limits.fleet_reserve if device else 0)
+        share = limits.device_connections if device else limits.fleet_connections
+        if len(self.visitors) >= room or self.by_certificate[visitor.certificate] >= share:
+            return False
+        if self.revoked is not None and self.revoked(visitor.certificate):
+            return False
+        self.visitors.add(visitor)
+        self.by_certificate[visitor.certificate] += 1
+        return True
+
+    def dismiss(self, visitor: "Visitor") -> None:
+        if visitor not in self.visitors:
+            return
+        self.visitors.discard(visitor)
+        self.by_certificate[visitor.certificate] -= 1
+        if not self.by_certificate[visitor.certificate]:
+            del self.by_certificate[visitor.certificate]
 
     async def listen(self, contexts: Sequence[ssl.SSLContext]) -> None:
         """Greet whoever comes from now on with these contexts, one for each gate."""
@@ -125,15 +148,12 @@ class Visitor(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
         self.certificate = tls.getpeercert(binary_form=True) or b""
-        revoked = self._server.revoked
-        crowded = len(self._server.visitors) >= self._server.limits.connections
         self.connection = Connection(self._server.hub, self, self._door, identity_of(tls.getpeercert() or {}))
-        if crowded or (revoked is not None and revoked(self.certificate)):
+        if not self._server.admit(self, device=self._door.identity_is_client_id):
             self.connection.closed = True
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._server.visitors.add(self)
 
     def data_received(self, data: bytes) -> None:
         self.connection.receive(data)
@@ -171,7 +191,7 @@ class Visitor(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self._closing = True
         self._pending.clear()
-        self._server.visitors.discard(self)
+        self._server.dismiss(self)
         self.connection.closed = True
         self.connection.lost()
 

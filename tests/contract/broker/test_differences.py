@@ -4,11 +4,14 @@ Not tested, because the amounts depend on the machine: mosquitto goes on answeri
 built-in broker stops reading from it. Only the built-in broker gives every device a share of the retained messages.
 """
 
+import ssl
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from fleetctl.mqtt.codec import ConnectPacket, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +42,18 @@ class TestDifferences:
         assert stand.connect(name=name).publish(topic, retain=True) == NO_MATCH
         operator.subscribe(topic, "acme/differs/end")
         assert operator.nothing_but("acme/differs/end", operator) == self.differ(stand, [topic], [])
+
+    def test_only_the_builtin_broker_lets_one_certificate_in_eight_times_at_once(self, stand: "Stand") -> None:
+        name = stand.unique("dev")
+        for _ in range(9):
+            raw = stand.raw(name)
+        try:
+            raw.sendall(encode(ConnectPacket(name, clean_start=True)))
+            turned_away = not raw.recv(1)
+        except (ConnectionError, ssl.SSLEOFError):
+            turned_away = True
+        assert stand.connect(stand.unique("op")).publish("acme/differs/end") == NO_MATCH
+        assert turned_away is self.differ(stand, False, True)
 
     def test_only_mosquitto_speaks_mqtt_3(self, stand: "Stand", tree: str) -> None:
         done = stand.pub("op:alice", f"{tree}/a", "-m", "x", "-V", "311")
