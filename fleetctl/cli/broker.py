@@ -17,13 +17,15 @@ ENGINES = ("mosquitto", "builtin")
 EVENT = View(
     "brokerEvent",
     (
-        Field("event", help="listening, reloaded, reloadFailed or stopped."),
+        Field("event", help="listening, restored, restoreFailed, reloaded, reloadFailed or stopped."),
         Field("engine", help="mosquitto or builtin."),
         Field("deviceUrl", help="Where devices dial."),
         Field("fleetUrl", help="Where fleetctl dials."),
         Field("crlNumbers", "object", help="The revocation lists that it obeys.", wide=True),
         Field("inMemory", "boolean", help="Whether retained messages and sessions end with it.", wide=True),
         Field("error", nullable=True, wide=True),
+        Field("twins", "integer", help="How many desired twins were put back.", nullable=True, wide=True),
+        Field("trust", "boolean", help="Whether the trust document was put back.", nullable=True, wide=True),
     ),
     id="event",
 )

@@ -33,7 +33,7 @@ CHANGE = View(
     (
         Field("id"),
         Field("version", "integer"),
-        Field("outcome", help="published, unchanged, or queued until the broker is back."),
+        Field("outcome", help="published, unchanged, republished where the broker had lost it, or queued until it is back."),
     ),
 )
 DIFFERENCE = View(

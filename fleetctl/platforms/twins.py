@@ -25,7 +25,10 @@ class Twin:
 
 @dataclass(frozen=True, slots=True)
 class TwinChange:
-    """What became of one twin that was set: `published`, `unchanged`, or `queued` until the broker is back."""
+    """What became of one twin that was set.
+
+    `published`, `unchanged`, `republished` where the broker had lost it, or `queued` until the broker is back.
+    """
 
     id: str
     version: int

@@ -40,6 +40,15 @@ class Projections(Database):
         )
         return self._twin_row(row or (None,) * 7)
 
+    def desired_page(self, after: str = "", limit: int = 500) -> list[tuple[DevicePath, TwinRow]]:
+        """The twins of active devices of which something is desired, in the order of their ids, from the one behind `after`."""
+        rows = self.read(
+            """SELECT d.tenant, d.location, d.type, d.id, t.version, t.desired, t.digest, t.updated_at, NULL, NULL, NULL
+            FROM twins t JOIN devices d ON d.id = t.device_id WHERE d.state = 'active' AND d.id > ? ORDER BY d.id LIMIT ?""",
+            (after, limit),
+        )
+        return [(DevicePath(*row[:4]), self._twin_row(row[4:])) for row in rows]
+
     def save_desired(self, device_id: str, version: int, desired_json: str, digest: str, at: str) -> None:
         """Store the next version; raises `Conflict` unless it follows the one that is held."""
         with self.transaction():

@@ -63,6 +63,13 @@ class Reported:
         )
 
 
+def lags(held: Desired, said: Desired) -> bool:
+    """Whether `held` is an older word of the registry that says `said`, or another one under the same version."""
+    if held.generation != said.generation:
+        return False
+    return held.version < said.version or (held.version == said.version and held.digest != said.digest)
+
+
 def _document(fields: Fields, key: str) -> dict[str, Json]:
     document = fields.mapping(key)
     if (size := len(dump_json(document))) > TWIN_LIMIT:

@@ -8,22 +8,35 @@ from fleetctl.model import topic as topics
 from fleetctl.model.device import DevicePath
 from fleetctl.model.presence import seen_at
 from fleetctl.model.topic import Channel
-from fleetctl.wire.document import dump_json, parse_json, parse_rfc3339
+from fleetctl.platforms.local.outbox import flush
+from fleetctl.platforms.local.projections import owe_lost
+from fleetctl.wire.document import dump_json, parse_json, parse_rfc3339, rfc3339
 from fleetctl.wire.presence import Presence
 from fleetctl.wire.twin import Reported
 
 if TYPE_CHECKING:
     from fleetctl.mqtt.connection import Message
-    from fleetctl.mqtt.session import Session
+    from fleetctl.platforms.local.fleet import LocalFleet
     from fleetctl.registry import Registry
 
 
-def refresh(registry: "Registry", session: "Session", paths: Iterable[DevicePath]) -> set[str]:
-    """Read presence and reported twin of each device; the ids of those that were heard of."""
-    wanted = [topics.of(path, channel) for path in paths for channel in (Channel.STATUS, Channel.TWIN_REPORTED)]
-    found = session.read_retained(wanted)
+CHANNELS = (Channel.STATUS, Channel.TWIN_REPORTED, Channel.TWIN_DESIRED)
+
+
+def refresh(fleet: "LocalFleet", paths: Iterable[DevicePath]) -> set[str]:
+    """Read presence and both halves of the twin of each device; the ids of those that were heard of.
+
+    A desired twin that the broker has lost is published again.
+    """
+    registry, wanted = fleet.registry, list(paths)
+    with fleet.open_session("refresh") as session:
+        found = session.read_retained(topics.of(path, channel) for path in wanted for channel in CHANNELS)
     with registry.transaction():
-        return {path.device_id for message in found.values() if (path := take_in(registry, message)) is not None}
+        heard = {path.device_id for message in found.values() if (path := take_in(registry, message)) is not None}
+        owed = owe_lost(registry, wanted, found, rfc3339(fleet.clock()))
+    if owed:
+        flush(fleet)
+    return heard
 
 
 def take_in(registry: "Registry", message: "Message") -> DevicePath | None:

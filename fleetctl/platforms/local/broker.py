@@ -16,6 +16,8 @@ from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.pki import crl
 from fleetctl.platforms.local.founding import BROKER
 from fleetctl.platforms.local.layout import Layout
+from fleetctl.platforms.local.projections import Restored
+from fleetctl.platforms.local.restoring import DONE, Requests, Restoring
 from fleetctl.platforms.local.running import BrokerState, claimed, publish
 from fleetctl.platforms.protocol import Missing
 
@@ -23,13 +25,14 @@ LOOPBACK = "127.0.0.1"
 LOOK_SECONDS = 0.5
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
-Requests = SimpleQueue[int]
-"""Signal numbers: SIGHUP to read the lists again, SIGTERM or SIGINT to end."""
-
 
 @dataclass(frozen=True, slots=True)
 class BrokerEvent:
-    """`listening`, `reloaded`, `reloadFailed` or `stopped`. Retained messages and sessions live in memory (`in_memory`)."""
+    """`listening`, `restored`, `restoreFailed`, `reloaded`, `reloadFailed` or `stopped`.
+
+    Retained messages and sessions live in memory (`in_memory`); `restored` says how many desired `twins` the registry has put
+    back, and whether the `trust` document.
+    """
 
     event: str
     engine: BrokerEngine
@@ -38,6 +41,8 @@ class BrokerEvent:
     crl_numbers: dict[str, int] = field(default_factory=dict)
     in_memory: bool = True
     error: str | None = None
+    twins: int | None = None
+    trust: bool | None = None
 
 
 def broker_config(context: Context, listen: str | None = None) -> BrokerConfig:
@@ -97,10 +102,11 @@ def run_broker(
         # before the start: a list that is written meanwhile is newer than what we say that we have read
         lists = _numbers(config)
         broker.start()
+        restoring = Restoring(context, received)
         try:
-            yield from _Supervisor(context.folder, config, broker, state, received).run(lists)
+            yield from _Supervisor(context.folder, config, broker, state, received, restoring).run(lists)
         finally:
-            broker.stop()
+            restoring.end(broker.stop)
 
 
 @dataclass(slots=True)
@@ -110,21 +116,30 @@ class _Supervisor:
     broker: Broker
     state: BrokerState
     requests: Requests
+    restoring: Restoring
 
     def run(self, lists: dict[str, int]) -> Iterator[BrokerEvent]:
         yield self._say("listening", lists)
+        self.restoring.begin()
         while True:
             asked = self._asked()
-            if not asked:
-                if self.broker.wait(0):
-                    raise FleetError("the broker ended by itself", f"see {self.config.folder}")
-            elif asked & set(STOPS):
+            if not asked and self.broker.wait(0):
+                raise FleetError("the broker ended by itself", f"see {self.config.folder}")
+            if DONE in asked:
+                yield self._restored()
+            if asked & set(STOPS):
                 yield self._event("stopped")
                 if signal.SIGINT in asked:
                     raise KeyboardInterrupt
                 return
-            else:
+            if signal.SIGHUP in asked:
                 yield self._reload()
+
+    def _restored(self) -> BrokerEvent:
+        done = self.restoring.outcome
+        if isinstance(done, Restored):
+            return replace(self._event("restored"), twins=done.twins, trust=done.trust)
+        return replace(self._event("restoreFailed"), error=str(done))
 
     def _reload(self) -> BrokerEvent:
         """Many requests may be served by one reload, because the numbers are read before it and never after."""

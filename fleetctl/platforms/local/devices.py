@@ -78,11 +78,10 @@ class LocalDevices:
         return [Removed(name, outcome, revoked.get(name, 0), cleared) for name, outcome in retired]
 
     def refresh(self, devices: Sequence[Device]) -> int:
-        """Read presence and reported twins of these devices; how many of them were heard of."""
+        """Read what the broker retains of these devices, and put back what it has lost; how many of them were heard of."""
         from fleetctl.platforms.local.believed import refresh
 
-        with self.fleet.open_session("refresh") as session:
-            return len(refresh(self.fleet.registry, session, [device.path for device in devices]))
+        return len(refresh(self.fleet, [device.path for device in devices]))
 
     def view(self, record: "DeviceRecord", now: float) -> DeviceView:
         """What a selector sees of a device."""

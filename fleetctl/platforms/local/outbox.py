@@ -1,13 +1,20 @@
 """Sends what the registry still owes the broker: every retained message is a row until the broker has acknowledged it."""
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from fleetctl.files import lock
 
 if TYPE_CHECKING:
     from fleetctl.platforms.local.fleet import LocalFleet
+    from fleetctl.registry import Registry
 
 BATCH = 500
+
+
+def publishing(registry: "Registry") -> AbstractContextManager[None]:
+    """The right to publish what the registry says; others wait."""
+    return lock(registry.path.with_name("outbox.lock"))
 
 
 def flush(fleet: "LocalFleet") -> None:
@@ -18,7 +25,7 @@ def flush(fleet: "LocalFleet") -> None:
     registry = fleet.registry
     if not registry.outbox(limit=1):
         return
-    with lock(registry.path.with_name("outbox.lock")), fleet.open_session("outbox") as session:
+    with publishing(registry), fleet.open_session("outbox") as session:
         while rows := registry.outbox(limit=BATCH):
             for row in rows:
                 session.publish(row.topic, row.payload, 1, True, more=True)

@@ -1,7 +1,7 @@
 """The twins of a local fleet: what is desired is decided in the registry, and the broker is told until it has acknowledged."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fleetctl.errors import Conflict, Pending, Unavailable
@@ -9,8 +9,9 @@ from fleetctl.model import topic as topics
 from fleetctl.model.device import Device
 from fleetctl.model.topic import Channel
 from fleetctl.model.twin import ABSENT, Difference, check_patch, check_size, drift, merge, same
-from fleetctl.platforms.local.believed import refresh as read_devices
+from fleetctl.platforms.local.believed import refresh as refresh_all
 from fleetctl.platforms.local.outbox import flush
+from fleetctl.platforms.local.projections import owe, read_lost
 from fleetctl.platforms.twins import Twin, TwinChange, TwinDifference
 from fleetctl.wire.document import digest, dump_json, rfc3339
 from fleetctl.wire.twin import Desired
@@ -30,7 +31,7 @@ class LocalTwins:
         registry = self.fleet.registry
         device = registry.device(device_id)
         if refresh:
-            self._refresh([device])
+            refresh_all(self.fleet, [device.path])
         row = registry.twin(device_id)
         return Twin(
             device_id,
@@ -46,7 +47,7 @@ class LocalTwins:
         )
 
     def set(self, devices: Sequence[Device], patch: Mapping[str, Any], *, if_version: int | None = None) -> Sequence[TwinChange]:
-        """Apply a merge patch to all of them or to none, then publish what changed and what an earlier call left over.
+        """Apply a merge patch to all of them or to none, then publish what changed, was left over, or was lost by the broker.
 
         Raises:
             Conflict: a twin is not at `if_version`.
@@ -59,22 +60,15 @@ class LocalTwins:
             changes = [self._decide(device, checked, if_version, at) for device in devices]
         try:
             flush(self.fleet)
+            lost = self._lost([device for device, change in zip(devices, changes, strict=True) if _is_held(change)], at)
         except Unavailable as error:
-            queued = [change for change in changes if change.outcome != "unchanged"]
-            raise Pending(
-                f"{len(queued)} changes are decided and wait for the broker: {error.message}",
-                "repeat the command when the broker is back: every twin write sends what waits",
-                record=[
-                    {**asdict(change), "outcome": "unchanged" if change.outcome == "unchanged" else "queued"}
-                    for change in changes
-                ],
-            ) from error
-        return changes
+            raise self._pending(devices, changes, at, error) from error
+        return [replace(change, outcome="republished") if change.id in lost else change for change in changes]
 
     def diff(self, devices: Sequence[Device], *, refresh: bool = False) -> Sequence[TwinDifference]:
         """Every desired value that a device does not report."""
         if refresh:
-            self._refresh(devices)
+            refresh_all(self.fleet, [each.path for each in devices])
         return [
             TwinDifference(device.id, each.path, each.desired, None if each.reported is ABSENT else each.reported)
             for device in devices
@@ -84,6 +78,30 @@ class LocalTwins:
     def _drift(self, device: Device) -> list[Difference]:
         row = self.fleet.registry.twin(device.id)
         return drift(row.desired, row.reported)
+
+    def _lost(self, devices: Sequence[Device], at: str) -> Collection[str]:
+        """Publish again which of these the broker does not retain as they are; their ids."""
+        if not devices:
+            return ()
+        with self.fleet.open_session("twin") as session:
+            lost = read_lost(self.fleet, session, [device.path for device in devices], at)
+        flush(self.fleet)
+        return lost
+
+    def _pending(self, devices: Sequence[Device], changes: Sequence[TwinChange], at: str, error: Unavailable) -> Pending:
+        """What nobody could look after is published again when the broker is back."""
+        registry = self.fleet.registry
+        with registry.transaction():
+            for device, change in zip(devices, changes, strict=True):
+                if _is_held(change):
+                    owe(registry, device.path, at)
+        queued = sum(change.version > 0 for change in changes)
+        words = "1 change is decided and waits" if queued == 1 else f"{queued} changes are decided and wait"
+        return Pending(
+            f"{words} for the broker: {error.message}",
+            "repeat the command when the broker is back: every twin write sends what waits",
+            record=[asdict(replace(change, outcome="queued") if change.version else change) for change in changes],
+        )
 
     def _decide(self, device: Device, patch: Mapping[str, Any], if_version: int | None, at: str) -> TwinChange:
         registry = self.fleet.registry
@@ -103,6 +121,7 @@ class LocalTwins:
         registry.enqueue(topics.of(device.path, Channel.TWIN_DESIRED), said.encode(), at)
         return TwinChange(device.id, said.version, "published")
 
-    def _refresh(self, devices: Sequence[Device]) -> None:
-        with self.fleet.open_session("refresh") as session:
-            read_devices(self.fleet.registry, session, [device.path for device in devices])
+
+def _is_held(change: TwinChange) -> bool:
+    """Whether the broker should retain this version since an earlier call."""
+    return change.outcome == "unchanged" and change.version > 0

@@ -15,7 +15,7 @@ from fleetctl.platforms.memory.messages import MemoryMessages
 from fleetctl.platforms.memory.twins import MemoryTwins
 from fleetctl.wire.document import parse_rfc3339
 from fleetctl.wire.presence import Presence
-from fleetctl.wire.twin import Reported
+from fleetctl.wire.twin import Desired, Reported, lags
 
 
 class MemoryFleet:
@@ -60,7 +60,29 @@ class MemoryFleet:
         wanted = [topics.of(device.path, channel) for device in devices for channel in (Channel.STATUS, Channel.TWIN_REPORTED)]
         inbox = self.broker.subscribe(wanted)
         self.broker.unsubscribe(inbox)
+        self.republish(devices)
         return len({name for said in drained(inbox) if (name := self.take_in(*said)) is not None})
+
+    def republish(self, devices: Sequence[Device]) -> set[str]:
+        """Publish the desired twins again that the broker does not retain as they are; the ids of these devices."""
+        self.broker.unsubscribe(self.broker.subscribe([]))
+        lost = {device.id for device in devices if self._is_lost(device)}
+        for name in lost:
+            held = self.held[name]
+            if held.said is not None:
+                self.outbox[topics.of(held.device.path, Channel.TWIN_DESIRED)] = held.said.encode()
+        self.flush()
+        return lost
+
+    def _is_lost(self, device: Device) -> bool:
+        held = self.held[device.id]
+        if held.said is None or held.device.state is LifeCycle.RETIRED:
+            return False
+        payload = self.broker.retained.get(topics.of(device.path, Channel.TWIN_DESIRED))
+        try:
+            return payload is None or lags(Desired.decode(payload), held.said)
+        except Malformed:
+            return True
 
     def find(self, device_id: str) -> Held:
         if device_id not in self.held:

@@ -33,9 +33,9 @@ class MemoryTwins:
             device_id,
             held.version,
             held.desired,
-            held.digest,
+            held.said.digest if held.said else None,
             1,
-            held.updated_at,
+            held.said.timestamp if held.said else None,
             said.version if said else 0,
             None if said is None else said.reported,
             None if held.reported_at is None else rfc3339(held.reported_at),
@@ -47,17 +47,22 @@ class MemoryTwins:
         decided = [self._decide(self.fleet.active(device.id), checked, if_version) for device in devices]
         for held, said in decided:
             if said is not None:
-                held.version, held.desired, held.digest, held.updated_at = said.version, said.desired, said.digest, said.timestamp
+                held.said = said
                 self.fleet.outbox[topics.of(held.device.path, Channel.TWIN_DESIRED)] = said.encode()
         changes = [TwinChange(held.device.id, held.version, "published" if said else "unchanged") for held, said in decided]
+        unchanged = [held for held, said in decided if said is None and held.said is not None]
         try:
             self.fleet.flush()
+            lost = self.fleet.republish([held.device for held in unchanged]) if unchanged else set()
         except Unavailable as error:
-            queued = [replace(each, outcome="queued") if each.outcome == "published" else each for each in changes]
+            queued = [replace(each, outcome="queued") if each.version else each for each in changes]
+            for held in unchanged:
+                if held.said is not None:
+                    self.fleet.outbox[topics.of(held.device.path, Channel.TWIN_DESIRED)] = held.said.encode()
             raise Pending(
                 "changes wait for the broker", "repeat the command", record=[asdict(each) for each in queued]
             ) from error
-        return changes
+        return [replace(each, outcome="republished") if each.id in lost else each for each in changes]
 
     def diff(self, devices: Sequence[Device], *, refresh: bool = False) -> Sequence[TwinDifference]:
         if refresh:

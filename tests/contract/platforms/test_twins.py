@@ -126,3 +126,59 @@ class TestTwins:
         for payload in (b"", b"{", b'{"version":-1,"reported":{}}', b'{"version":1,"reported":{"a":NaN}}', b"\xff"):
             side.say(f"{BASE}/p1/twin/reported", payload, retain=True)
             assert fleet.twins.get("p1", refresh=True).reported is None
+
+    def test_what_the_broker_has_lost_is_published_again_by_the_next_write(
+        self, side: "Side", fleet: "Fleet", devices: "Sequence[Device]"
+    ) -> None:
+        fleet.twins.set(devices, {"a": 1})
+        before = side.retained(f"{BASE}/p1/twin/desired")
+        side.say(f"{BASE}/p1/twin/desired", b"", retain=True)
+
+        outcomes = [(each.id, each.version, each.outcome) for each in fleet.twins.set(devices, {"a": 1})]
+        assert outcomes == [("p1", 1, "republished"), ("p2", 1, "unchanged")]
+        assert side.retained(f"{BASE}/p1/twin/desired") == before
+
+    def test_what_the_broker_has_lost_is_published_again_by_whoever_reads_it(
+        self, side: "Side", fleet: "Fleet", devices: "Sequence[Device]"
+    ) -> None:
+        fleet.twins.set(devices, {"a": 1})
+        old = side.retained(f"{BASE}/p1/twin/desired")
+        assert old is not None
+        fleet.twins.set(devices, {"a": 2})
+        new = side.retained(f"{BASE}/p1/twin/desired")
+        reads = (
+            lambda: fleet.twins.get("p1", refresh=True),
+            lambda: fleet.twins.diff(devices, refresh=True),
+            lambda: fleet.devices.refresh(devices),
+        )
+        for read in reads:
+            for lost in (b"", old, b"{"):
+                side.say(f"{BASE}/p1/twin/desired", lost, retain=True)
+                read()
+                assert side.retained(f"{BASE}/p1/twin/desired") == new
+
+    def test_the_word_of_another_registry_and_a_removed_device_are_left_alone(
+        self, side: "Side", fleet: "Fleet", devices: "Sequence[Device]"
+    ) -> None:
+        fleet.twins.set(devices, {"a": 1})
+        other = json.dumps({**desired(side, "p1"), "generation": 9}).encode()
+        side.say(f"{BASE}/p1/twin/desired", other, retain=True)
+        fleet.devices.remove(devices[1:])
+        fleet.devices.refresh(devices)
+
+        assert side.retained(f"{BASE}/p1/twin/desired") == other
+        assert side.retained(f"{BASE}/p2/twin/desired") is None
+
+    def test_what_nobody_could_look_after_waits_for_the_broker(
+        self, side: "Side", fleet: "Fleet", devices: "Sequence[Device]"
+    ) -> None:
+        fleet.twins.set(devices[:1], {"a": 1})
+        side.say(f"{BASE}/p1/twin/desired", b"", retain=True)
+        side.leave()
+        with pytest.raises(Pending) as caught:
+            fleet.twins.set(devices[:1], {"a": 1})
+        assert caught.value.record == [{"id": "p1", "version": 1, "outcome": "queued"}]
+
+        side.come_back()
+        fleet.twins.set(devices[1:], {"b": 1})
+        assert desired(side, "p1")["version"] == 1

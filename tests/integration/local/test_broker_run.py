@@ -17,7 +17,7 @@ import pytest
 
 from fleetctl.config import Context, load_context
 from fleetctl.demo.place import free_ports
-from fleetctl.errors import ConfigError, Conflict, Denied, FleetError, Unavailable
+from fleetctl.errors import ConfigError, Conflict, Denied, FleetError, Pending, Unavailable
 from fleetctl.mqtt.broker import find_mosquitto
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.mqtt.session import Session, open_session
@@ -27,6 +27,7 @@ from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.local.init import create_context
 from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.local.revocation import Revocation
+from fleetctl.platforms.protocol import Targets
 from fleetctl.wire import bundle
 
 PATIENCE = 20.0
@@ -71,6 +72,7 @@ class Running:
     def __init__(self, context: Context, engine: str) -> None:
         self.requests: Requests = SimpleQueue()
         self._events: SimpleQueue[BrokerEvent | BaseException] = SimpleQueue()
+        self._restored: SimpleQueue[BrokerEvent] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(context, engine))
 
     def _run(self, context: Context, engine: str) -> None:
@@ -81,10 +83,21 @@ class Running:
             self._events.put(error)
 
     def next(self) -> BrokerEvent:
-        event = self._events.get(timeout=PATIENCE)
-        if isinstance(event, BaseException):
-            raise event
-        return event
+        """The next event; what becomes of restoring comes at any moment, and is kept."""
+        while True:
+            event = self._events.get(timeout=PATIENCE)
+            if isinstance(event, BaseException):
+                raise event
+            if not event.event.startswith("restore"):
+                return event
+            self._restored.put(event)
+
+    def restored(self) -> BrokerEvent:
+        if self._restored.empty():
+            event = self._events.get(timeout=PATIENCE)
+            assert not isinstance(event, BaseException)
+            return event
+        return self._restored.get()
 
     def start(self) -> BrokerEvent:
         self._thread.start()
@@ -148,7 +161,7 @@ def test_devices_and_operators_each_have_their_door(
     device = new_device("p-1")
     with broker(context, engine):
         with connect(device, "p-1") as session, fleet.open_session("test") as operator:
-            operator.subscribe(["acme/#"])
+            operator.subscribe(["acme/oslo/#"])
             session.publish(status_of("p-1"), b"{}")
             assert [each.topic for each in operator.receive(PATIENCE)] == [status_of("p-1")]
             session.publish(status_of("p-2"), b"{}")
@@ -301,12 +314,51 @@ def test_a_context_that_others_dial_is_not_opened_to_them_unasked(engine: str) -
     assert broker_config(wide, "0.0.0.0").allow_remote  # noqa: S104
 
 
+def test_a_fresh_broker_is_told_what_the_registry_holds(
+    context: Context, fleet: LocalFleet, new_device: Callable[[str], Endpoint], engine: str, tmp_path: Path
+) -> None:
+    device = new_device("p-1")
+    for name in ("p-2", "p-3"):
+        fleet.devices.add(name, device_type="pump", location="oslo", labels={})
+    chosen = fleet.devices.resolve(Targets(("p-1", "p-2")))
+    with pytest.raises(Pending):
+        fleet.twins.set(chosen, {"interval": 60})
+    with broker(context, engine) as run:
+        event = run.restored()
+        assert (event.event, event.twins, event.trust, event.error) == ("restored", 2, True, None)
+    fleet.devices.remove(chosen[1:])
+    topics = ["acme/oslo/pump/p-1/twin/desired", "acme/_fleet/trust"]
+    with broker(context, engine) as run:
+        event = run.restored()
+        assert (event.event, event.twins, event.trust) == ("restored", 1, True)
+        with connect(device, "p-1") as session:
+            session.subscribe(topics[:1])
+            assert [each.topic for each in session.receive(PATIENCE)] == topics[:1]
+        with fleet.open_session("test") as operator:
+            found = operator.read_retained(topics)
+        assert json.loads(found[topics[0]].payload)["version"] == 1
+        assert found[topics[1]].payload == Layout(context.folder).trust.read_bytes()
+        assert fleet.twins.set(chosen[:1], {"interval": 60})[0].outcome == "unchanged"
+    assert fleet.registry.outbox() == []
+
+
+def test_a_broker_that_cannot_be_told_goes_on(context: Context, engine: str) -> None:
+    Layout(context.folder).trust.unlink()
+    with broker(context, engine) as run:
+        event = run.restored()
+        assert (event.event, event.twins) == ("restoreFailed", None)
+        assert "trust.cose" in (event.error or "")
+        run.requests.put(signal.SIGHUP)
+        assert run.next().event == "reloaded"
+
+
 SCRIPT = """
 import sys
 from fleetctl.config import load_context
 from fleetctl.platforms.local.broker import run_broker
 for event in run_broker(load_context("prod"), sys.argv[1]):
-    print(event.event, flush=True)
+    if not event.event.startswith("restore"):
+        print(event.event, flush=True)
 """
 
 
@@ -348,5 +400,5 @@ def test_an_engine_that_dies_is_reported(context: Context) -> None:
     for pid in children.stdout.split():
         os.kill(int(pid), signal.SIGKILL)
     with pytest.raises(FleetError, match="ended by itself"):
-        next(events)
+        assert all(event.event.startswith("restore") for event in events)
     assert not (context.folder / "broker.pid").exists()
