@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import resource
 import signal
 import socket
 import ssl
@@ -20,19 +21,26 @@ START_SECONDS = 10.0
 RELOAD_SECONDS = 3.0
 STOP_SECONDS = 5.0
 LOG_LINES = 8
+LAST_BYTES = 16384
 PACKET_BYTES = 131072 + 4096
+MOST_DEVICES = 50_000
 RELOADING = b"Reloading config."
 
 # Only Linux can tie a child's life to its parent's. Run before mosquitto in the same process, because code between fork and exec
 # is not safe in a process with threads; the parent may be gone before prctl is reached, hence the second look.
+#
+# The soft limit of open files, often 1024, is raised to the hard one: mosquitto ends when it runs out of them.
 _TIED_TO_PARENT = """
-import os, sys
+import contextlib, os, resource, sys
 parent, program = int(sys.argv[1]), sys.argv[2:]
 if sys.platform == "linux":
     import ctypes, signal
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+with contextlib.suppress(ValueError, OSError):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 os.execv(program[0], program)
 """
 
@@ -64,25 +72,36 @@ keyfile {key}
 crlfile {crl}
 require_certificate true
 use_identity_as_username true
-{client_id}allow_anonymous false
+{device}allow_anonymous false
 allow_zero_length_clientid false
 acl_file {acl}
 """
 
+_DEVICE = """\
+use_username_as_clientid true
+max_connections {connections}
+"""
 
-def render_config(config: BrokerConfig, user: str | None = None) -> dict[str, str]:
-    """`mosquitto.conf`, `device.acl` and `fleet.acl` by name; `user` is whom mosquitto stays when root starts it.
+
+def device_connections() -> int:
+    """How many devices may be connected: the rest of the open files is for the fleet listener and mosquitto itself."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return MOST_DEVICES if hard == resource.RLIM_INFINITY else max(1, min(MOST_DEVICES, hard * 4 // 5))
+
+
+def render_config(config: BrokerConfig, user: str | None = None, connections: int = MOST_DEVICES) -> dict[str, str]:
+    """`mosquitto.conf`, `device.acl` and `fleet.acl` by name; `user` is whom mosquitto stays if root starts it.
 
     Nothing that belongs to a listener may stand above the first `listener`: it would open 1883 to the world in plain text.
     """
     text = _GLOBAL.format(user=f"user {_word(user, 'user name')}\n" if user else "", packet=PACKET_BYTES)
     acls = {"device.acl": config.device, "fleet.acl": config.fleet}
     for name, listener in acls.items():
-        text += _render_listener(listener, config.folder / name)
+        text += _render_listener(listener, config.folder / name, connections)
     return {"mosquitto.conf": text, **{name: render_acl(listener.rules) for name, listener in acls.items()}}
 
 
-def _render_listener(listener: Listener, acl: Path) -> str:
+def _render_listener(listener: Listener, acl: Path, connections: int) -> str:
     return _LISTENER.format(
         port=listener.port,
         host=_word(listener.host, "address"),
@@ -90,7 +109,7 @@ def _render_listener(listener: Listener, acl: Path) -> str:
         cert=_path(listener.cert),
         key=_path(listener.key),
         crl=_path(listener.crl),
-        client_id="use_username_as_clientid true\n" if listener.identity_is_client_id else "",
+        device=_DEVICE.format(connections=connections) if listener.identity_is_client_id else "",
         acl=_path(acl),
     )
 
@@ -167,7 +186,7 @@ class Mosquitto:
     def _write_config(self) -> None:
         files.private_folder(self._config.folder)
         user = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None
-        for name, text in render_config(self._config, user).items():
+        for name, text in render_config(self._config, user, device_connections()).items():
             files.write_atomic(self._config.folder / name, text.encode(), 0o600)
 
     def _open_log(self) -> IO[bytes]:
@@ -181,17 +200,20 @@ class Mosquitto:
         if self._process is None or self._process.poll() is not None:
             raise Unavailable("mosquitto does not run", "start it with fleetctl broker run")
         self._write_config()
-        before = self._count_reloads()
+        offset = self.log.stat().st_size
         self._process.send_signal(signal.SIGHUP)
         deadline = monotonic() + RELOAD_SECONDS
-        while self._count_reloads() == before:
+        while not self._reloads_since(offset):
             if monotonic() > deadline:
                 raise FleetError("mosquitto did not read its files again", f"its log: {self.log}")
             sleep(0.01)
         self._await_handshakes("lets nobody in since it read its files again", RELOAD_SECONDS)
 
-    def _count_reloads(self) -> int:
-        return self.log.read_bytes().count(RELOADING)
+    def _reloads_since(self, offset: int) -> bool:
+        """Whether the log says so behind `offset`; the log of a large fleet is long."""
+        with self.log.open("rb") as log:
+            log.seek(offset)
+            return RELOADING in log.read()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether it has ended, after at most `timeout` seconds."""
@@ -219,7 +241,9 @@ class Mosquitto:
     def last_words(self) -> str:
         """The end of its log, for an error."""
         try:
-            lines = self.log.read_text(errors="replace").splitlines()
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - LAST_BYTES))
+                lines = log.read().decode(errors="replace").splitlines()
         except OSError:
             return ""
         return "\n".join(lines[-LOG_LINES:])

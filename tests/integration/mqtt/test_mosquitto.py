@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -51,6 +52,25 @@ def test_no_port_but_the_two_is_open(own_stand: "Stand") -> None:
     ports = {own_stand.config.device.port, own_stand.config.fleet.port}
     assert {int(line.split("port ")[1].rstrip(".")) for line in opened} == ports
     assert not listens(1883)
+
+
+def test_it_may_open_as_many_files_as_the_system_lets_it_and_devices_leave_some_of_them(own_stand: "Stand") -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if sys.platform == "linux":
+        assert own_stand.engine.pid is not None
+        assert resource.prlimit(own_stand.engine.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    text = (own_stand.config.folder / "mosquitto.conf").read_text()
+    general, devices, fleet = text.split("\nlistener ")
+    assert "max_connections" not in general + fleet
+    most = int(devices.split("max_connections ")[1].split()[0])
+    assert 0 < most <= 50_000
+    assert hard == resource.RLIM_INFINITY or most < hard
+
+
+def test_a_reload_is_not_taken_for_done_because_of_an_earlier_one(own_stand: "Stand") -> None:
+    own_stand.engine.reload()
+    own_stand.engine.reload()
+    assert own_stand.engine.log.read_text().count("Reloading config.") == 2
 
 
 def test_what_it_writes_is_for_its_owner_only(own_stand: "Stand") -> None:

@@ -42,6 +42,7 @@ def sections(text: str) -> list[dict[str, str]]:
 def test_nothing_of_a_listener_stands_above_the_first_one(config: BrokerConfig) -> None:
     above, *_ = sections(render_config(config)["mosquitto.conf"])
     assert not set(OF_A_LISTENER.split()) & set(above)
+    assert "max_connections" not in above
     assert (above["per_listener_settings"], above["persistence"]) == ("true", "false")
 
 
@@ -57,6 +58,7 @@ def test_each_listener_demands_certificates_of_its_own_authority(config: BrokerC
         "require_certificate": "true",
         "use_identity_as_username": "true",
         "use_username_as_clientid": "true",
+        "max_connections": "50000",
         "allow_anonymous": "false",
         "allow_zero_length_clientid": "false",
         "acl_file": "/var/fleet/device.acl",
