@@ -93,7 +93,18 @@ def issue(
     ] = None,
 ) -> "Issued":
     """Issue a key and a certificate to a device or an operator, into a folder of its own."""
-    return session.fleet.certificates.issue(session.one(name), bundle)
+    done = session.fleet.certificates.issue(session.one(name), bundle)
+    if done.subject.startswith("op:"):
+        place = Path(done.bundle).absolute()
+        session.say(f"to connect as {done.subject}, edit `{session.context.name}` in {_config()}:")
+        session.say(f"    cert: {place / 'operator.pem'}\n    key: {place / 'operator.key'}")
+    return done
+
+
+def _config() -> Path:
+    from fleetctl.config import home
+
+    return home().config
 
 
 @verb(app, CERTIFICATE, name="list", example="fleetctl certs list pump-7")

@@ -26,6 +26,10 @@ MADE = View(
         Field("certificates", help="local or external."),
         Field("operator", help="As whom fleetctl connects.", nullable=True),
         Field("folder", help="Registry, keys and certificates."),
+        Field(
+            "authorities", help="The file that tells who may sign the broker's certificate; system for this machine's.", wide=True
+        ),
+        Field("login", help="certificate, password or none.", wide=True),
     ),
     id="name",
 )
@@ -91,6 +95,10 @@ def init(
         raise UsageError("the broker that exists already is not named", "--broker mqtts://HOST:8883")
     if operator is not None:
         raise UsageError("an operator's certificate is made in a fleet of your own only", "give yours with --cert and --key")
+    if ca is None:
+        session.say("no --ca: the broker's certificate is checked against the authorities of this machine")
+    if cert is None and username is None:
+        session.say("neither --cert nor --username: the broker is dialled as nobody in particular")
     return adopt_context(
         name,
         tenant,

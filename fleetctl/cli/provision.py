@@ -174,5 +174,6 @@ def remove(
     session: Session, devices: DeviceWords = None, selector: SelectorWord = None, limit: LimitWord = None
 ) -> list[Removed]:
     """Remove devices: revoke certificates, clear retained messages, keep the record. The id is never used again."""
-    chosen = session.chosen(session.targets(devices, selector, limit), "remove")
+    chosen = session.devices.resolve(session.targets(devices, selector, limit), retired=True)
+    session.approve([device.id for device in chosen], "remove")
     return list(session.devices.remove(chosen))

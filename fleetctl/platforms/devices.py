@@ -105,8 +105,11 @@ class Devices(Protocol):
 
     def show(self, device_id: str) -> DeviceDetail: ...
 
-    def resolve(self, targets: Targets) -> Sequence[Device]:
-        """The devices that a write is meant for; raises `NotFound` for none, `UsageError` if nothing was named."""
+    def resolve(self, targets: Targets, *, retired: bool = False) -> Sequence[Device]:
+        """The devices that a write is meant for; `retired` finds removed ones too, where exact ids are named.
+
+        Raises `NotFound` for none, `UsageError` if nothing was named.
+        """
         ...
 
     def remove(self, devices: Sequence[Device], reason: str = "cessationOfOperation") -> Sequence[Removed]:

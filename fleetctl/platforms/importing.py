@@ -157,8 +157,11 @@ def _judged(report: Imported, path: Path) -> Imported:
         "errors": [{"line": row.line, "id": row.id, "error": row.error} for row in report.errors],
     }
     first = report.errors[0]
+    name = printable(str(path))
     raise kind(
-        f"{report.refused} lines of {printable(str(path))} were refused, the first at line {first.line}: {first.error}",
+        f"1 line of {name} was refused, line {first.line}: {first.error}"
+        if report.refused == 1
+        else f"{report.refused} lines of {name} were refused, the first at line {first.line}: {first.error}",
         "mend them and import the file again: what is there already stays as it is",
         record=record,
     )

@@ -34,7 +34,10 @@ class Database:
             FleetError: it is damaged, is something else, or was written by a newer fleetctl.
         """
         if not path.exists():
-            raise ConfigError(f"no registry at `{path}`", "make one with fleetctl init NAME --tenant TENANT")
+            raise ConfigError(
+                f"no registry at `{path}`",
+                f"restore it from a backup; to begin anew, remove its folder first: rm -r {path.parent}",
+            )
         database = cls(path, _connect(path))
         try:
             database._check()

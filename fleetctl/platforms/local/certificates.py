@@ -170,6 +170,7 @@ class LocalCertificates:
 
         Raises:
             NotFound: nobody and nothing has that name.
+            Conflict: it is the certificate that this context uses.
             FleetError: revoked, but a local broker that runs did not take the list.
         """
         return self.revoke_all([name], why)
@@ -178,7 +179,21 @@ class LocalCertificates:
         """The same for many, with one list and one word to the broker."""
         wanted = reason(why)
         rows = list({row.serial: row for name in names for row in self._revocable(name)}.values())
+        self._check_not_ours(rows)
         return revoke(self.fleet, rows, wanted) if rows else []
+
+    def _check_not_ours(self, rows: Sequence[CertificateRow]) -> None:
+        """Whoever revokes the certificate that this context connects with locks itself out."""
+        cert = self.fleet.context.cert
+        if cert is None or not cert.is_file():
+            return
+        ours = serial_of(read_certificates(cert)[0])
+        for row in rows:
+            if row.serial == ours and row.revoked_at is None:
+                raise Conflict(
+                    f"certificate `{row.serial}` of `{row.subject}` is the one that context `{self.fleet.context.name}` uses",
+                    "issue another first: fleetctl certs issue op:NEW --bundle DIR; it says how to use it",
+                )
 
     def _revocable(self, name: str) -> Sequence[CertificateRow]:
         rows = self._of(name)

@@ -61,9 +61,12 @@ class LocalDevices:
         (record,) = registry.records([device_id], retired=True)
         return _detail(record, self.fleet.clock())
 
-    def resolve(self, targets: Targets) -> Sequence[Device]:
-        """The devices that a write is meant for; what it selects on is as old as the registry's knowledge."""
-        records = self._chosen(require_named(targets), self.fleet.clock())
+    def resolve(self, targets: Targets, *, retired: bool = False) -> Sequence[Device]:
+        """The devices that a write is meant for; what it selects on is as old as the registry's knowledge.
+
+        `retired` finds removed devices too, where they are named.
+        """
+        records = self._chosen(require_named(targets), self.fleet.clock(), retired=retired and exact_ids(targets) is not None)
         return require_any([record.device for record in records], targets)
 
     def remove(self, devices: Sequence[Device], reason: str = "cessationOfOperation") -> Sequence[Removed]:

@@ -1,6 +1,7 @@
 """Making a context: a fleet of one's own, or a broker and a PKI that exist already."""
 
 import getpass
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -25,11 +26,15 @@ DEFAULT_BROKER = "mqtts://localhost:8883"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 STAGING = ".init-"
 LOCK = ".init.lock"
+_REFERENCE = re.compile(r"(env|file|keyring):.")
 
 
 @dataclass(frozen=True, slots=True)
 class ContextMade:
-    """A context that was made; `operator` is as whom fleetctl connects, `current` whether verbs without `--context` use it."""
+    """A context that was made; `operator` is as whom fleetctl connects, `current` whether verbs without `--context` use it.
+
+    `authorities` is the file of who may sign the broker's certificate, or `system`; `login` how fleetctl proves itself.
+    """
 
     name: str
     current: bool
@@ -40,6 +45,8 @@ class ContextMade:
     certificates: Literal["local", "external"]
     operator: str | None
     folder: str
+    authorities: str
+    login: str
 
 
 def create_context(
@@ -114,6 +121,11 @@ def adopt_context(
         raise UsageError("a user name needs a password, and a password its user", "give both --username and --password-ref")
     if cert is not None and username is not None:
         raise UsageError("a certificate and a user name are two ways to log in", "give one of them")
+    if password_ref is not None and _REFERENCE.match(password_ref) is None:
+        raise UsageError(
+            "`--password-ref` is not a reference to a secret",
+            "never the secret itself: env:NAME, file:PATH or keyring:SERVICE/USER",
+        )
     endpoint = Endpoint.parse_url(broker)
     if not endpoint.tls:
         raise UsageError(f"{printable(broker)} is not encrypted", "give the broker's TLS port: mqtts://HOST:8883")
@@ -193,9 +205,14 @@ def _install(context: Context, paths: Paths, fill: Callable[[Layout, Registry], 
 def _check_absent(context: Context, paths: Paths, environ: Mapping[str, str] | None) -> None:
     if is_vacant(context.folder):
         return
-    known = [each.name for each in config.contexts(environ)] if paths.config.exists() else []
-    if context.name in known:
-        raise Conflict(f"context `{context.name}` exists already", f"use it: fleetctl context use {context.name}")
+    known = {each.name: each.tenant for each in config.contexts(environ)} if paths.config.exists() else {}
+    tenant = known.get(context.name)
+    if tenant is not None:
+        use = f"use it: fleetctl context use {context.name}"
+        other = f"choose another name: fleetctl init NAME --tenant {context.tenant}"
+        raise Conflict(
+            f"context `{context.name}` exists already, with tenant `{tenant}`", use if tenant == context.tenant else other
+        )
     raise Conflict(
         f"`{context.folder}` exists already, and `{paths.config}` names no such context",
         f"restore that file, or move the folder away: mv {context.folder} {context.folder}.old",
@@ -216,4 +233,6 @@ def _made(context: Context, operator: str | None, environ: Mapping[str, str] | N
         context.certificates,
         operator,
         str(context.folder),
+        "system" if context.ca is None else str(context.ca),
+        "certificate" if context.cert else "password" if context.username else "none",
     )

@@ -66,8 +66,11 @@ class MemoryDevices:
             **asdict(entry),
         )
 
-    def resolve(self, targets: Targets) -> Sequence[Device]:
-        return require_any([held.device for held in self._chosen(require_named(targets))], targets)
+    def resolve(self, targets: Targets, *, retired: bool = False) -> Sequence[Device]:
+        return require_any(
+            [held.device for held in self._chosen(require_named(targets), retired=retired and exact_ids(targets) is not None)],
+            targets,
+        )
 
     def remove(self, devices: Sequence[Device], reason: str = "cessationOfOperation") -> Sequence[Removed]:
         outcomes = [(device.id, self._retire(device)) for device in devices]

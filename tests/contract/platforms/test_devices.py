@@ -182,3 +182,14 @@ class TestDevices:
         with pytest.raises(FleetError) as caught:
             fleet.devices.import_file(tmp_path / "c.jsonl")
         assert caught.value.status == 1
+
+    def test_removing_again_what_is_named_changes_nothing(self, fleet: "Fleet") -> None:
+        fleet.devices.add("p1", device_type="pump", location="oslo", labels={})
+        outcomes = []
+        for _ in range(2):
+            chosen = fleet.devices.resolve(Targets(("p1",)), retired=True)
+            outcomes += [each.outcome for each in fleet.devices.remove(chosen)]
+        assert outcomes == ["removed", "unchanged"]
+        for word in ("p*", "p9"):
+            with pytest.raises(NotFound):
+                fleet.devices.resolve(Targets((word,)), retired=True)

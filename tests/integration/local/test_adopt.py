@@ -142,3 +142,13 @@ def test_words_that_do_not_go_together_make_nothing(theirs: Theirs) -> None:
     with pytest.raises(UsageError, match="not encrypted"):
         adopt_context("plant", "acme", "mqtt://broker.example.org", theirs.ca)
     assert remains() == []
+
+
+def test_the_record_says_what_is_relied_on_and_a_password_is_never_repeated(theirs: Theirs) -> None:
+    made = adopt_context("plant", "acme", URL, None)
+    assert (made.authorities, made.login) == ("system", "none")
+    made = adopt_context("other", "acme", URL, theirs.ca, username="svc", password_ref="env:SECRET")
+    assert (made.authorities, made.login) == (str(theirs.ca), "password")
+    with pytest.raises(UsageError, match="`--password-ref`") as caught:
+        adopt_context("third", "acme", URL, theirs.ca, username="svc", password_ref="hunter2")
+    assert "hunter2" not in caught.value.message + caught.value.hint

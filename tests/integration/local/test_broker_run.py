@@ -287,7 +287,7 @@ def test_what_a_killed_broker_left_behind_stops_nobody(context: Context, engine:
 
 
 def test_a_list_that_cannot_be_read_is_reported_to_whoever_revoked(
-    context: Context, fleet: LocalFleet, new_device: Callable[[str], Endpoint], engine: str
+    context: Context, fleet: LocalFleet, new_device: Callable[[str], Endpoint], engine: str, tmp_path: Path
 ) -> None:
     new_device("p-1")
     with broker(context, engine) as run:
@@ -300,7 +300,8 @@ def test_a_list_that_cannot_be_read_is_reported_to_whoever_revoked(
         assert isinstance(report, Revocation)
         assert (report.broker_running, report.broker_reloaded, report.sessions_cut) == (True, False, False)
         # the next attempt, with the file mended, is judged by itself
-        fleet.certificates.revoke("op:alice")
+        fleet.certificates.issue("op:bob", tmp_path / "bob")
+        fleet.certificates.revoke("op:bob")
         (again,) = fleet.certificates.revoke("p-1")
         assert (again.outcome, again.broker_reloaded) == ("unchanged", True)
 

@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from fleetctl import config
 from fleetctl.agent.identity import Identity
 from fleetctl.config import load_context
 from fleetctl.errors import ConfigError, Conflict, Denied, NotFound, Unavailable, UsageError
@@ -21,6 +23,9 @@ from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.local.init import create_context
 from fleetctl.platforms.local.layout import Layout
 from fleetctl.wire import bundle
+
+if TYPE_CHECKING:
+    from tests.conftest import Fleetctl
 
 
 @pytest.fixture
@@ -283,13 +288,32 @@ def test_revocations_at_the_same_time_lose_none(fleet: LocalFleet, tmp_path: Pat
     assert crl.read_serials(layout(fleet).device_lists) == serials
 
 
+def test_the_certificate_in_use_is_not_revoked_and_the_program_says_how_to_change_it(
+    fleet: LocalFleet, tmp_path: Path, fleetctl: "Fleetctl"
+) -> None:
+    serial = fleet.certificates.show("op:alice").serial
+    for name in ("op:alice", serial):
+        refused = fleetctl("certs", "revoke", name, "--yes", "-o", "json").error()
+        assert (refused["status"], "the one that context `prod` uses" in refused["message"]) == (5, True)
+        assert "certs issue op:NEW" in refused["hint"]
+    told = fleetctl("certs", "issue", "op:root", "--bundle", str(tmp_path / "me")).err
+    path = config.home().config
+    assert all(each in told for each in (str(path), f"cert: {tmp_path}/me/operator.pem", f"key: {tmp_path}/me/operator.key"))
+
+    for name in ("pem", "key"):
+        kept = "pki/operator.pem" if name == "pem" else "keys/operator.key"
+        path.write_text(path.read_text().replace(kept, f"{tmp_path}/me/operator.{name}"))
+    assert fleetctl("certs", "revoke", "op:alice", "-o", "json").json()[0]["outcome"] == "revoked"
+
+
 def test_many_are_revoked_with_one_list(fleet: LocalFleet, tmp_path: Path) -> None:
     names = [f"p-{number}" for number in range(3)]
     for name in names:
         issue(fleet, tmp_path / name, name)
     fleet.certificates.issue("p-0", tmp_path / "second")
-    reports = fleet.certificates.revoke_all([*names, "op:alice"])
-    assert [(each.subject, len(each.serials)) for each in reports] == [("p-0", 2), ("p-1", 1), ("p-2", 1), ("op:alice", 1)]
+    fleet.certificates.issue("op:bob", tmp_path / "bob")
+    reports = fleet.certificates.revoke_all([*names, "op:bob"])
+    assert [(each.subject, len(each.serials)) for each in reports] == [("p-0", 2), ("p-1", 1), ("p-2", 1), ("op:bob", 1)]
     assert {each.crl_number for each in reports} == {2}
     assert len(crl.read_serials(layout(fleet).fleet_lists)) == 1
 

@@ -17,6 +17,7 @@ from fleetctl import config
 from fleetctl.errors import ConfigError, Conflict, FleetError, UsageError
 from fleetctl.keys.store import load_key, load_public_key
 from fleetctl.keys.trust import UnverifiedTrust
+from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.local.init import create_context
 from fleetctl.platforms.local.layout import Layout
 from fleetctl.registry import Registry
@@ -113,7 +114,22 @@ def test_the_same_again_is_a_conflict_that_changes_nothing() -> None:
     with pytest.raises(Conflict, match="context `prod` exists already") as caught:
         create_context("prod", "acme")
     assert caught.value.hint == "use it: fleetctl context use prod"
+    with pytest.raises(Conflict, match="with tenant `acme`") as caught:
+        create_context("prod", "other")
+    assert caught.value.hint == "choose another name: fleetctl init NAME --tenant other"
     assert before == {each: each.read_bytes() for each in context.folder.rglob("*") if each.is_file()}
+
+
+def test_a_registry_that_is_gone_is_restored_or_the_folder_removed() -> None:
+    create_context("prod", "acme")
+    context = config.load_context()
+    context.registry.unlink()
+    with pytest.raises(ConfigError, match="no registry at") as caught, LocalFleet(context) as fleet:
+        fleet.registry.count_devices()
+    assert "backup" in caught.value.hint
+    assert f"rm -r {context.folder}" in caught.value.hint
+    shutil.rmtree(context.folder)
+    create_context("prod", "acme")
 
 
 def test_keys_that_the_configuration_does_not_name_are_never_written_over() -> None:
