@@ -29,7 +29,7 @@ MADE = View(
         Field(
             "authorities", help="The file that tells who may sign the broker's certificate; system for this machine's.", wide=True
         ),
-        Field("login", help="certificate, password or none.", wide=True),
+        Field("login", help="certificate, password or none.", hidden=True),
     ),
     id="name",
 )

@@ -33,7 +33,7 @@ _REFERENCE = re.compile(r"(env|file|keyring):.")
 class ContextMade:
     """A context that was made; `operator` is as whom fleetctl connects, `current` whether verbs without `--context` use it.
 
-    `authorities` is the file of who may sign the broker's certificate, or `system`; `login` how fleetctl proves itself.
+    `authorities` is the file of who may sign the broker's certificate, or `system`; `login` how it logs in.
     """
 
     name: str
