@@ -27,7 +27,9 @@ MADE = View(
         Field("operator", help="As whom fleetctl connects.", nullable=True),
         Field("folder", help="Registry, keys and certificates."),
         Field(
-            "authorities", help="The file that tells who may sign the broker's certificate; system for this machine's.", wide=True
+            "authorities",
+            help="The file that tells who may sign the broker's certificate; system for this machine's.",
+            hidden=True,
         ),
         Field("login", help="certificate, password or none.", hidden=True),
     ),
