@@ -22,10 +22,11 @@ from fleetctl.mqtt.broker import find_mosquitto
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.mqtt.session import Session, open_session
 from fleetctl.platforms.local import running
-from fleetctl.platforms.local.broker import BrokerEvent, Requests, broker_config, run_broker
+from fleetctl.platforms.local.broker import BrokerEvent, broker_config, run_broker
 from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.local.init import create_context
 from fleetctl.platforms.local.layout import Layout
+from fleetctl.platforms.local.restoring import Requests
 from fleetctl.platforms.local.revocation import Revocation
 from fleetctl.platforms.protocol import Targets
 from fleetctl.wire import bundle
