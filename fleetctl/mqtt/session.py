@@ -230,7 +230,7 @@ def open_session(
 ) -> Session:
     """A connected session, `fleetctl-{purpose}-{4 hex}` unless a client id is given: two commands never evict each other."""
     name = client_id or f"fleetctl-{purpose}-{secrets.token_hex(2)}"
-    connection = Connection(endpoint, name, will=will, keepalive=keepalive, sole=True)
+    connection = Connection(endpoint, name, will=will, keepalive=keepalive, sole=client_id is not None)
     connection.connect(timeout)
     return Session(connection)
 

@@ -92,7 +92,7 @@ def test_a_plan_that_is_not_ours_is_not_started(running_fleet: RunningFleet, tmp
     console = running_fleet.console
     publish(console, "1.9.0", firmware.image("1.9.0", firmware.HEALTHY))
     plan = tmp_path / "plan.json"
-    assert console.run("ota", "plan", "pump@1.9.0", "pump-9", "-f", plan, "--supersede").status == 0
+    assert console.run("ota", "plan", "pump@1.9.0", "pump-9", "-f", plan, "--supersede", "--allow-downgrade").status == 0
     document = json.loads(plan.read_text())
     envelope = base64.b64decode(document["envelope"])
     edited = json.dumps({**document, "plan": {**document["plan"], "tenant": "other"}})
@@ -187,7 +187,7 @@ def test_a_replayed_assignment_installs_nothing_again(running_fleet: RunningFlee
 def test_a_rollout_state_that_nobody_signed_is_untrusted(running_fleet: RunningFleet) -> None:
     console = running_fleet.console
     publish(console, "1.6.0", firmware.image("1.6.0", firmware.HEALTHY))
-    plan = console.run("ota", "plan", "pump@1.6.0", "pump-9", "--supersede", "-o", "json").json
+    plan = console.run("ota", "plan", "pump@1.6.0", "pump-9", "--supersede", "--allow-downgrade", "-o", "json").json
     state = f"acme/_fleet/rollouts/{plan['id']}/state"
     running_fleet.say(state, json.dumps({"state": "completed", "at": rfc3339(0.0)}).encode(), retain=True)
     for verb in ("resume", "status"):

@@ -44,7 +44,7 @@ class Reader:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("FLEETCTL_")}
         who = {"HOME": str(home), "USER": "alice", "LOGNAME": "alice", "TERM": "xterm", "LANG": "C.UTF-8"}
         self.environment = {**kept, **who, "PATH": f"{tools}:{kept['PATH']}"}
-        self.folder = home / "work"
+        self.folder = home / "fleet"
         self.folder.mkdir()
         self.stack = ExitStack()
         self.others: list[tuple[Step, Terminal]] = []
