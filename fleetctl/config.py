@@ -20,6 +20,8 @@ _KEYS = (
     "broker",
     "deviceBroker",
     "artifacts",
+    "claims",
+    "enrol",
     "certificates",
     "ca",
     "cert",
@@ -74,6 +76,25 @@ class Context:
     key: Path | None = None
     username: str | None = None
     password_ref: str | None = None
+    claims_url: str | None = None
+    enrol_url: str | None = None
+
+    @property
+    def claims(self) -> str:
+        """Where devices dial with a claim: three ports above their own, unless the configuration says otherwise."""
+        return self.claims_url or self._beside("mqtts", 3)
+
+    @property
+    def enrol(self) -> str:
+        """The base URL of EST, on the port after that of the claims."""
+        return self.enrol_url or self._beside("https", 4)
+
+    def _beside(self, scheme: str, ports: int) -> str:
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(self.device_broker)
+        host = parts.hostname or "localhost"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{(parts.port or 8883) + ports}"
 
     @property
     def registry(self) -> Path:
@@ -246,6 +267,8 @@ def _context(name: str, entry: Mapping[str, Any], paths: Paths) -> Context:
         _path(folder, entry.get("key")),
         entry.get("username"),
         entry.get("password"),
+        entry.get("claims"),
+        entry.get("enrol"),
     )
 
 
@@ -255,6 +278,8 @@ def _check_values(entry: Mapping[str, str], where: str) -> None:
         "broker": _BROKER_URL.fullmatch(entry["broker"]) is None,
         "deviceBroker": "deviceBroker" in entry and _BROKER_URL.fullmatch(entry["deviceBroker"]) is None,
         "artifacts": "artifacts" in entry and _ARTIFACTS_URL.fullmatch(entry["artifacts"]) is None,
+        "claims": "claims" in entry and _BROKER_URL.fullmatch(entry["claims"]) is None,
+        "enrol": "enrol" in entry and _ARTIFACTS_URL.fullmatch(entry["enrol"]) is None,
         "certificates": entry.get("certificates", "local") not in ("local", "external"),
         "password": "password" in entry and _REFERENCE.fullmatch(entry["password"]) is None,
     }
@@ -263,6 +288,8 @@ def _check_values(entry: Mapping[str, str], where: str) -> None:
         "broker": "mqtts://HOST:PORT",
         "deviceBroker": "mqtts://HOST:PORT",
         "artifacts": "https://HOST:PORT",
+        "claims": "mqtts://HOST:PORT",
+        "enrol": "https://HOST:PORT",
         "certificates": "local or external",
         "password": "a reference to a secret, never the secret: env:NAME, file:PATH or keyring:SERVICE/USER",
     }
@@ -277,6 +304,8 @@ def _entry(context: Context) -> dict[str, str]:
         "broker": context.broker,
         "deviceBroker": context.device_broker,
         "artifacts": context.artifacts,
+        "claims": context.claims_url,
+        "enrol": context.enrol_url,
         "certificates": context.certificates,
         "ca": _relative(context.folder, context.ca),
         "cert": _relative(context.folder, context.cert),

@@ -73,7 +73,11 @@ NAMES = typer.Argument(
     metavar="[NAME]...", help="Device ids, op:NAME or serial numbers; `-` and @FILE.", autocompletion=complete_device
 )
 
-app = group("Issue, list, show and revoke certificates.")
+app = group(
+    "Issue, renew, check and revoke certificates; the authorities behind them.",
+    also=("fleetctl.cli.issuing", "fleetctl.cli.inspection"),
+    nested={"ca": "fleetctl.cli.ca", "crl": "fleetctl.cli.crl"},
+)
 
 
 @verb(

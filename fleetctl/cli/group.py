@@ -1,6 +1,6 @@
 """Groups of verbs: the root imports only the module that a word names, and knows the words that people type first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -16,8 +16,8 @@ TABLE = (
     ("demo", "fleetctl.cli.demo", "Make a fleet of simulated devices and roll two releases out to it."),
     ("init", "fleetctl.cli.init", "Make a context: registry, certificate authorities, signing keys."),
     ("context", "fleetctl.cli.context", "List, show and choose contexts."),
-    ("provision", "fleetctl.cli.provision", "Add, import, list, show and remove devices."),
-    ("certs", "fleetctl.cli.certs", "Issue, list, show and revoke certificates."),
+    ("provision", "fleetctl.cli.provision", "Add, enrol, list, suspend and remove devices; factory batches and claims."),
+    ("certs", "fleetctl.cli.certs", "Issue, renew, check and revoke certificates; the authorities behind them."),
     ("broker", "fleetctl.cli.broker", "Run the local broker of a context."),
     ("publish", "fleetctl.cli.publish", "Send a command to devices, or a message to a topic."),
     ("tail", "fleetctl.cli.tail", "Show messages as they arrive."),
@@ -99,13 +99,33 @@ ALIASES = {
 class App:
     """The verbs of one module; each becomes a command when somebody asks for it, because making one costs half a millisecond."""
 
-    def __init__(self, summary: str, alone: bool) -> None:
+    def __init__(self, summary: str, alone: bool, also: Sequence[str] = (), nested: Mapping[str, str] | None = None) -> None:
         self.summary = summary
         self.alone = alone
         self.verbs: dict[str, tuple[Callable[[], Callable[..., None]], str]] = {}
+        self.also = also
+        self.nested = nested or {}
 
     def add(self, name: str, make: Callable[[], Callable[..., None]], epilog: str) -> None:
         self.verbs[name] = make, epilog
+
+    def knows(self, name: str) -> bool:
+        """Whether there is such a verb or group, with as few modules imported as it takes to tell."""
+        return name in self.verbs or name in self.nested or any(name in part.verbs for part in self._parts())
+
+    def names(self) -> list[str]:
+        """The verbs of this module, those of the modules that go with it, the groups below it."""
+        return [*self.verbs, *(name for part in self._parts() for name in part.verbs), *self.nested]
+
+    def find(self, name: str) -> Command:
+        if name in self.nested:
+            return load(self.nested[name], name)
+        return next(part for part in (self, *self._parts()) if name in part.verbs).build(name)
+
+    def _parts(self) -> "Iterator[App]":
+        for module in self.also:
+            part: App = import_module(module).app
+            yield part
 
     def build(self, name: str) -> Command:
         make, epilog = self.verbs[name]
@@ -121,14 +141,17 @@ class App:
         return made
 
 
-def group(summary: str) -> App:
-    """A new group of verbs."""
-    return App(summary, alone=False)
+def group(summary: str, also: Sequence[str] = (), nested: Mapping[str, str] | None = None) -> App:
+    """A new group of verbs; `also` names modules whose verbs belong to it, `nested` those of groups below it.
+
+    They are imported when somebody asks for what they have.
+    """
+    return App(summary, False, also, nested)
 
 
 def single(summary: str) -> App:
     """A verb that stands at the root itself, as `publish` does."""
-    return App(summary, alone=True)
+    return App(summary, True)
 
 
 class Group(TyperGroup):
@@ -137,11 +160,11 @@ class Group(TyperGroup):
     app: App | None = None
 
     def list_commands(self, ctx: Context) -> list[str]:
-        return list(self.app.verbs) if self.app else []
+        return self.app.names() if self.app else []
 
     def find(self, name: str) -> Command | None:
-        if self.app is not None and name in self.app.verbs and name not in self.commands:
-            self.commands[name] = self.app.build(name)
+        if self.app is not None and name not in self.commands and self.app.knows(name):
+            self.commands[name] = self.app.find(name)
         return self.commands.get(name)
 
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:

@@ -77,7 +77,16 @@ REMOVED = View(
     ),
 )
 
-app = group("Add, import, list, show and remove devices.")
+app = group(
+    "Add, enrol, list, suspend and remove devices; factory batches and claims.",
+    also=("fleetctl.cli.lifecycle", "fleetctl.cli.factory", "fleetctl.cli.enrolment"),
+    nested={
+        "batch": "fleetctl.cli.batch",
+        "profile": "fleetctl.cli.profile",
+        "claim": "fleetctl.cli.claim",
+        "token": "fleetctl.cli.token",
+    },
+)
 
 
 @verb(

@@ -57,5 +57,5 @@ def devices(incomplete: str) -> list[str]:
 
 def _ids(path: Path, incomplete: str) -> list[str]:
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)) as registry:
-        query = "SELECT id FROM devices WHERE state = 'active' AND substr(id, 1, length(?)) = ? ORDER BY id LIMIT ?"
+        query = "SELECT id FROM devices WHERE state <> 'retired' AND substr(id, 1, length(?)) = ? ORDER BY id LIMIT ?"
         return [str(row[0]) for row in registry.execute(query, (incomplete, incomplete, MOST))]

@@ -92,20 +92,46 @@ class DevicePath:
 
 
 class LifeCycle(StrEnum):
-    """What the registry holds of a device: a retired one keeps its record and its id for ever."""
+    """How far a device has come; `lifecycle` says from where to where it may go.
 
+    manufactured: known by its serial, not seen yet. claimed: it was given a certificate, and was not seen with it yet.
+    active: it was, or somebody vouched for it. renewing: a newer certificate is not proven yet. suspended: on hold.
+    revoked: it has no good certificate. retired: its record and its id are kept for ever.
+    """
+
+    MANUFACTURED = "manufactured"
+    CLAIMED = "claimed"
     ACTIVE = "active"
+    RENEWING = "renewing"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
     RETIRED = "retired"
+
+    @property
+    def present(self) -> bool:
+        """Whether it is part of the fleet."""
+        return self is not LifeCycle.RETIRED
+
+    @property
+    def believed(self) -> bool:
+        """Whether what it says is taken in."""
+        return self in BELIEVED
+
+
+BELIEVED = (LifeCycle.MANUFACTURED, LifeCycle.CLAIMED, LifeCycle.ACTIVE, LifeCycle.RENEWING)
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device as the registry knows it. `created_at` is RFC 3339 UTC."""
+    """One device as the registry knows it. `created_at` is RFC 3339 UTC; `serial` is its maker's."""
 
     path: DevicePath
     labels: Mapping[str, str] = field(default_factory=dict)
     state: LifeCycle = LifeCycle.ACTIVE
     created_at: str = ""
+    serial: str | None = None
+    batch: str | None = None
+    profile: str | None = None
 
     @property
     def id(self) -> str:

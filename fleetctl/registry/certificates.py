@@ -6,13 +6,17 @@ from fleetctl.errors import Conflict, NotFound
 from fleetctl.model.device import printable
 from fleetctl.registry.database import Database
 
-_SELECT = """SELECT serial, authority, profile, subject, device_id, not_before, not_after, fingerprint, pem, revoked_at, reason
-    FROM certificates"""
+_SELECT = """SELECT serial, authority, profile, subject, device_id, not_before, not_after, fingerprint, pem, revoked_at, reason,
+    spki, replaces, proven_at FROM certificates"""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateRow:
-    """A certificate that was issued: serial in hex, times RFC 3339 UTC; `device_id` is None for people and services."""
+    """A certificate that was issued: serial in hex, times RFC 3339 UTC; `device_id` is None for people and services.
+
+    `spki` is the SHA-256 of its public key in hex (None in what schema 1 wrote), `replaces` the serial of the one that it renews,
+    `proven_at` when somebody connected with it.
+    """
 
     serial: str
     authority: str
@@ -25,6 +29,12 @@ class CertificateRow:
     pem: str
     revoked_at: str | None = None
     reason: str | None = None
+    spki: str | None = None
+    replaces: str | None = None
+    proven_at: str | None = None
+
+
+HOLD = "certificateHold"
 
 
 class Certificates(Database):
@@ -33,7 +43,7 @@ class Certificates(Database):
         with self.transaction():
             if self.read_one("SELECT 1 FROM certificates WHERE serial = ?", (row.serial,)):
                 raise Conflict(f"certificate `{row.serial}` is in the registry already", "see fleetctl certs list")
-            self.write("INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(row))
+            self.write("INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(row))
 
     def certificates(self, device_id: str | None = None) -> list[CertificateRow]:
         """All of them, or those of one device; the one that is valid longest comes last."""
@@ -48,10 +58,34 @@ class Certificates(Database):
             raise NotFound(f"no certificate with serial {printable(serial)}", "see fleetctl certs list")
         return CertificateRow(*row)
 
+    def certificates_by_key(self, spki: str) -> list[CertificateRow]:
+        """Every certificate that was issued for a public key."""
+        return [CertificateRow(*row) for row in self.read(_SELECT + " WHERE spki = ? ORDER BY not_after, serial", (spki,))]
+
+    def expiring(self, before: str) -> list[CertificateRow]:
+        """Those that are not revoked and end before a time, the first to end first."""
+        rows = self.read(_SELECT + " WHERE not_after < ? AND revoked_at IS NULL ORDER BY not_after, serial", (before,))
+        return [CertificateRow(*row) for row in rows]
+
+    def prove_certificate(self, serial: str, at: str) -> bool:
+        """Somebody connected with it; False if that is known already."""
+        changed = self.write("UPDATE certificates SET proven_at = ? WHERE serial = ? AND proven_at IS NULL", (at, serial))
+        return changed > 0
+
+    def hold_certificate(self, serial: str, at: str) -> bool:
+        """Revoke for a while; False if it is revoked or on hold already."""
+        return self.revoke_certificate(serial, HOLD, at)
+
+    def release_certificate(self, serial: str) -> bool:
+        """End a hold; False if there is none."""
+        clear = "UPDATE certificates SET revoked_at = NULL, reason = NULL WHERE serial = ? AND reason = ?"
+        return self.write(clear, (serial, HOLD)) > 0
+
     def revoke_certificate(self, serial: str, reason: str, at: str) -> bool:
-        """False if it was revoked already: the first reason and time stay."""
+        """False if it was revoked already: the first reason and time stay, unless it was on hold."""
         with self.transaction():
-            if self.certificate(serial).revoked_at is not None:
+            held = self.certificate(serial)
+            if held.revoked_at is not None and (held.reason != HOLD or reason == HOLD):
                 return False
             self.write("UPDATE certificates SET revoked_at = ?, reason = ? WHERE serial = ?", (at, reason, serial))
         return True
@@ -64,10 +98,14 @@ class Certificates(Database):
         )
         return [CertificateRow(*row) for row in rows]
 
-    def next_crl_number(self, authority: str, now: float) -> tuple[int, int]:
-        """The number and `thisUpdate` (whole seconds since 1970) of the next list: both rise, even if the clock does not."""
+    def next_crl_number(self, authority: str, now: float, lifetime: int | None = None) -> tuple[int, int]:
+        """The number and `thisUpdate` (whole seconds since 1970) of the next list: both rise, even if the clock does not.
+
+        `lifetime` is how many seconds after `thisUpdate` the list says that it ends.
+        """
         with self.transaction():
             held = self.read_one("SELECT number, this_update FROM crls WHERE authority = ?", (authority,))
             number, this_update = (1, int(now)) if held is None else (held[0] + 1, max(int(now), held[1] + 1))
-            self.write("INSERT OR REPLACE INTO crls VALUES (?, ?, ?)", (authority, number, this_update))
+            end = None if lifetime is None else this_update + lifetime
+            self.write("INSERT OR REPLACE INTO crls VALUES (?, ?, ?, ?)", (authority, number, this_update, end))
         return number, this_update

@@ -2,20 +2,22 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleetctl.errors import Conflict, NotFound
-from fleetctl.model.device import Device, DevicePath, LifeCycle, check_labels, printable
+from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, printable
 from fleetctl.model.presence import Sighting, supersedes
-from fleetctl.registry.database import Database, Row
+from fleetctl.registry.database import Row
+from fleetctl.registry.timeline import Timeline, TimelineRow
 
 PAGE = 500
 """How many rows a stream reads at a time."""
 
 _COLUMNS = """SELECT d.id, d.tenant, d.location, d.type, d.state, d.created_at,
     (SELECT json_group_object(key, value) FROM labels WHERE device_id = d.id),
-    p.status, p.session, p.firmware, p.digest, p.heartbeat, p.received_at, t.version, t.desired, r.version, r.reported
+    p.status, p.session, p.firmware, p.digest, p.heartbeat, p.received_at, t.version, t.desired, r.version, r.reported,
+    d.serial, d.batch, d.profile
 """
 _HEARD = """LEFT JOIN presence p ON p.device_id = d.id LEFT JOIN twins t ON t.device_id = d.id
     LEFT JOIN reported r ON r.device_id = d.id
@@ -34,12 +36,15 @@ class DeviceRecord:
     reported: Mapping[str, Any] | None = None
 
 
-class Devices(Database):
-    def add_device(self, device: Device) -> bool:
+_BELIEVED = ", ".join(f"'{state}'" for state in BELIEVED)
+
+
+class Devices(Timeline):
+    def add_device(self, device: Device, *, actor: str | None = None) -> bool:
         """True if it was added, False if the same one was there already.
 
         Raises:
-            Conflict: the id is taken by another device, or by one that was removed.
+            Conflict: the id is taken by another device, or by one that was removed; or the serial is another device's.
         """
         labels = check_labels(device.labels)
         with self.transaction():
@@ -47,22 +52,36 @@ class Devices(Database):
             if held is not None:
                 _check_same(held, device, labels)
                 return False
+            self._check_serial(device)
             path = device.path
             self.write(
-                "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, NULL)",
-                (device.id, path.tenant, path.location, path.device_type, LifeCycle.ACTIVE, device.created_at),
+                "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?)",
+                (
+                    *(device.id, path.tenant, path.location, path.device_type, device.state, device.created_at),
+                    *(device.serial, device.batch, device.profile),
+                ),
             )
+            self._add(device.id, TimelineRow(device.created_at, "added", None, device.state, None, actor))
             for key, value in labels.items():
                 self.write("INSERT INTO labels VALUES (?, ?, ?)", (device.id, key, value))
         return True
 
-    def retire_device(self, device_id: str, at: str) -> bool:
+    def retire_device(self, device_id: str, at: str, *, reason: str | None = None, actor: str | None = None) -> bool:
         """Keep the record and the id, but the device is no longer part of the fleet; False if it was retired already."""
+        return self.move_device(device_id, LifeCycle.RETIRED, event="retired", at=at, reason=reason, actor=actor)
+
+    def bind_serial(self, device_id: str, serial: str | None) -> None:
+        """Give a device another maker's serial; raises `Conflict` where another device has it."""
         with self.transaction():
-            if self.device(device_id).state is LifeCycle.RETIRED:
-                return False
-            self.write("UPDATE devices SET state = ?, retired_at = ? WHERE id = ?", (LifeCycle.RETIRED, at, device_id))
-        return True
+            self._check_serial(replace(self.device(device_id), serial=serial))
+            self.write("UPDATE devices SET serial = ? WHERE id = ?", (serial, device_id))
+
+    def device_by_serial(self, serial: str) -> Device:
+        """Raises `NotFound`; a retired device is found too."""
+        row = self.read_one("SELECT id FROM devices WHERE serial = ?", (serial,))
+        if row is None:
+            raise NotFound(f"no device with serial {printable(serial)}", "see fleetctl provision list")
+        return self.device(row[0])
 
     def device(self, device_id: str) -> Device:
         """Raises `NotFound`; a retired device is found too."""
@@ -79,16 +98,16 @@ class Devices(Database):
         return device
 
     def knows(self, path: DevicePath) -> bool:
-        """Whether an active device lives at exactly that path: what comes from anywhere else is not believed."""
+        """Whether a device that is believed lives at exactly that path: what comes from anywhere else is not taken in."""
         found = self.read_one(
-            "SELECT 1 FROM devices WHERE id = ? AND tenant = ? AND location = ? AND type = ? AND state = ?",
-            (path.device_id, path.tenant, path.location, path.device_type, LifeCycle.ACTIVE),
+            f"SELECT 1 FROM devices WHERE id = ? AND tenant = ? AND location = ? AND type = ? AND state IN ({_BELIEVED})",  # noqa: S608
+            (path.device_id, path.tenant, path.location, path.device_type),
         )
         return found is not None
 
     def records(self, ids: Iterable[str] | None = None, *, retired: bool = False) -> Iterator[DeviceRecord]:
         """All devices in the order of their ids, or those of `ids` that exist; `retired` includes what was removed."""
-        states = "" if retired else f" AND d.state = '{LifeCycle.ACTIVE}'"
+        states = "" if retired else f" AND d.state <> '{LifeCycle.RETIRED}'"
         pages = self._all_pages(states) if ids is None else self._pages_of(ids, states)
         for page in pages:
             for row in page:
@@ -97,13 +116,13 @@ class Devices(Database):
     def device_ids(self, prefix: str = "", limit: int = -1) -> list[str]:
         """Ids of active devices that begin with `prefix`, for completion."""
         rows = self.read(
-            "SELECT id FROM devices WHERE id >= ? AND id < ? AND state = ? ORDER BY id LIMIT ?",
-            (prefix, prefix + "\x7f", LifeCycle.ACTIVE, limit),
+            "SELECT id FROM devices WHERE id >= ? AND id < ? AND state <> ? ORDER BY id LIMIT ?",
+            (prefix, prefix + "\x7f", LifeCycle.RETIRED, limit),
         )
         return [row[0] for row in rows]
 
     def count_devices(self) -> int:
-        row = self.read_one("SELECT count(*) FROM devices WHERE state = ?", (LifeCycle.ACTIVE,))
+        row = self.read_one("SELECT count(*) FROM devices WHERE state <> ?", (LifeCycle.RETIRED,))
         return int(row[0]) if row else 0
 
     def remember_presence(self, path: DevicePath, presence_json: str | bytes, received_at: float) -> bool:
@@ -146,6 +165,14 @@ class Devices(Database):
         row = self.read_one("SELECT document FROM presence WHERE device_id = ?", (device_id,))
         return None if row is None else dict(self.parse(row[0]))
 
+    def _check_serial(self, device: Device) -> None:
+        row = None if device.serial is None else self.read_one("SELECT id FROM devices WHERE serial = ?", (device.serial,))
+        if row is not None and row[0] != device.id:
+            raise Conflict(
+                f"serial {printable(str(device.serial))} is that of device `{row[0]}`",
+                f"see fleetctl provision show {row[0]}",
+            )
+
     def _held(self, device_id: str) -> Device | None:
         return next((record.device for record in self.records([device_id], retired=True)), None)
 
@@ -166,7 +193,7 @@ class Devices(Database):
     def _record(self, row: Row) -> DeviceRecord:
         path = DevicePath(row[1], row[2], row[3], row[0])
         labels = dict(sorted(self.parse(row[6]).items()))
-        device = Device(path, labels, LifeCycle(row[4]), row[5])
+        device = Device(path, labels, LifeCycle(row[4]), row[5], *row[17:20])
         sighting = None if row[7] is None else Sighting(*row[7:13])
         desired, reported = (None if text is None else self.parse(text) for text in (row[14], row[16]))
         return DeviceRecord(device, sighting, row[13], desired, row[15], reported)
@@ -185,6 +212,7 @@ def _check_same(held: Device, wanted: Device, labels: Mapping[str, str]) -> None
             ("tenant", held.path.tenant, wanted.path.tenant),
             ("location", held.path.location, wanted.path.location),
             ("type", held.path.device_type, wanted.path.device_type),
+            ("serial", held.serial or "", wanted.serial or held.serial or ""),
         )
         if here != there
     ]

@@ -44,7 +44,7 @@ class Projections(Database):
         """The twins of active devices of which something is desired, in the order of their ids, from the one behind `after`."""
         rows = self.read(
             """SELECT d.tenant, d.location, d.type, d.id, t.version, t.desired, t.digest, t.updated_at, NULL, NULL, NULL
-            FROM twins t JOIN devices d ON d.id = t.device_id WHERE d.state = 'active' AND d.id > ? ORDER BY d.id LIMIT ?""",
+            FROM twins t JOIN devices d ON d.id = t.device_id WHERE d.state <> 'retired' AND d.id > ? ORDER BY d.id LIMIT ?""",
             (after, limit),
         )
         return [(DevicePath(*row[:4]), self._twin_row(row[4:])) for row in rows]
@@ -63,7 +63,7 @@ class Projections(Database):
         """Keep what a device reports of itself; False if no active device lives at that path."""
         with self.transaction():
             if not self.read_one(
-                "SELECT 1 FROM devices WHERE id = ? AND tenant = ? AND location = ? AND type = ? AND state = 'active'",
+                "SELECT 1 FROM devices WHERE id = ? AND tenant = ? AND location = ? AND type = ? AND state <> 'retired'",
                 (path.device_id, path.tenant, path.location, path.device_type),
             ):
                 return False

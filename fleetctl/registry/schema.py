@@ -48,7 +48,66 @@ _FIRST = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+# The life of a device from the factory on; foreign keys are off while a registry migrates, so that a table may change places.
+_IDENTITY = (
+    """CREATE TABLE devices_now (
+        id TEXT PRIMARY KEY, tenant TEXT NOT NULL, location TEXT NOT NULL, type TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('manufactured', 'claimed', 'active', 'renewing', 'suspended', 'revoked', 'retired')),
+        created_at TEXT NOT NULL, retired_at TEXT, serial TEXT UNIQUE, batch TEXT, profile TEXT
+    ) WITHOUT ROWID""",
+    """INSERT INTO devices_now (id, tenant, location, type, state, created_at, retired_at)
+        SELECT id, tenant, location, type, state, created_at, retired_at FROM devices""",
+    "DROP TABLE devices",
+    "ALTER TABLE devices_now RENAME TO devices",
+    "CREATE INDEX devices_by_type ON devices (type)",
+    "CREATE INDEX devices_by_location ON devices (location)",
+    "CREATE INDEX devices_by_batch ON devices (batch, state) WHERE batch IS NOT NULL",
+    """CREATE TABLE timeline (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, device_id TEXT NOT NULL REFERENCES devices (id), at TEXT NOT NULL,
+        event TEXT NOT NULL, state_before TEXT, state_after TEXT NOT NULL, reason TEXT, actor TEXT
+    )""",
+    "CREATE INDEX timeline_by_device ON timeline (device_id, id)",
+    "ALTER TABLE certificates ADD COLUMN spki TEXT",
+    "ALTER TABLE certificates ADD COLUMN replaces TEXT",
+    "ALTER TABLE certificates ADD COLUMN proven_at TEXT",
+    "CREATE INDEX certificates_by_key ON certificates (spki) WHERE spki IS NOT NULL",
+    "CREATE INDEX certificates_by_end ON certificates (not_after)",
+    "ALTER TABLE crls ADD COLUMN next_update INTEGER",
+    """CREATE TABLE authorities (
+        name TEXT PRIMARY KEY, role TEXT NOT NULL CHECK (role IN ('devices', 'people', 'claims', 'registered')),
+        kind TEXT NOT NULL CHECK (kind IN ('root', 'issuing')),
+        state TEXT NOT NULL CHECK (state IN ('active', 'superseded', 'retired')),
+        profile TEXT, pem TEXT NOT NULL, created_at TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    """INSERT INTO authorities
+        SELECT subject, CASE subject WHEN 'fleet-ca' THEN 'people' ELSE 'devices' END,
+            CASE subject WHEN 'device-issuing' THEN 'issuing' ELSE 'root' END, 'active', NULL, pem, not_before
+        FROM certificates WHERE profile = 'authority' AND subject IN ('device-root', 'device-issuing', 'fleet-ca')""",
+    "CREATE TABLE profiles (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE batches (
+        name TEXT PRIMARY KEY, profile TEXT, location TEXT, type TEXT, quota INTEGER, not_before TEXT, not_after TEXT,
+        state TEXT NOT NULL CHECK (state IN ('open', 'closed')), labels TEXT NOT NULL, created_at TEXT NOT NULL, closed_at TEXT
+    ) WITHOUT ROWID""",
+    """CREATE TABLE claims (
+        name TEXT PRIMARY KEY, batch TEXT NOT NULL REFERENCES batches (name), certificate TEXT NOT NULL, quota INTEGER,
+        not_after TEXT, state TEXT NOT NULL CHECK (state IN ('active', 'revoked')), created_at TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE enrolments (
+        id TEXT PRIMARY KEY, method TEXT NOT NULL CHECK (method IN ('claim', 'est', 'jit')), claim TEXT, serial TEXT,
+        device_id TEXT, spki TEXT, csr TEXT,
+        state TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'issued', 'active', 'rejected')), code TEXT,
+        certificate TEXT, requested_at TEXT NOT NULL, decided_at TEXT, actor TEXT, reason TEXT
+    ) WITHOUT ROWID""",
+    "CREATE INDEX enrolments_by_serial ON enrolments (serial)",
+    "CREATE INDEX enrolments_by_device ON enrolments (device_id)",
+    "CREATE INDEX enrolments_by_state ON enrolments (state, requested_at)",
+    """CREATE TABLE tokens (
+        digest TEXT PRIMARY KEY, device_id TEXT NOT NULL REFERENCES devices (id), created_at TEXT NOT NULL,
+        expires_at TEXT NOT NULL, used_at TEXT, certificate TEXT, actor TEXT
+    ) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _IDENTITY)
 """The statements that lead from schema version n to n + 1, at index n."""
 
 VERSION = len(MIGRATIONS)

@@ -41,6 +41,23 @@ class LocalFleet:
         return self.registry.tenant
 
     @cached_property
+    def actor(self) -> str:
+        """Who does what is written down: the operator of the context's certificate, else the login name."""
+        import getpass
+
+        cert = self.context.cert
+        if cert is not None and cert.is_file():
+            from fleetctl.pki.authority import common_names, read_certificates
+
+            names = common_names(read_certificates(cert)[0])
+            if names:
+                return names[0]
+        try:
+            return self.context.username or getpass.getuser()
+        except (OSError, KeyError):
+            return "unknown"
+
+    @cached_property
     def devices(self) -> "LocalDevices":
         from fleetctl.platforms.local.devices import LocalDevices
 

@@ -116,7 +116,12 @@ def test_no_variable_is_read_that_the_reference_does_not_name() -> None:
 
 
 def views() -> list[View]:
-    modules = {module for _, module, _ in TABLE} | {"fleetctl.cli.ota"}
+    modules = {"fleetctl.cli.ota"}
+    pending = [module for _, module, _ in TABLE]
+    while pending:
+        app = import_module(modules_name := pending.pop()).app
+        modules.add(modules_name)
+        pending += [*app.also, *app.nested.values()]
     found = {PLAN.name: PLAN}
     for module in sorted(modules):
         for each in vars(import_module(module)).values():

@@ -1,0 +1,5 @@
+"""Revocation lists: their state, and making them anew."""
+
+from fleetctl.cli.group import group
+
+app = group("Revocation lists: their state, and making them anew.")

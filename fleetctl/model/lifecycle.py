@@ -1,0 +1,25 @@
+"""From where to where the life of a device may go."""
+
+from fleetctl.errors import Conflict
+from fleetctl.model.device import LifeCycle, printable
+
+_S = LifeCycle
+_MOVES: dict[LifeCycle, tuple[LifeCycle, ...]] = {
+    _S.MANUFACTURED: (_S.CLAIMED, _S.ACTIVE, _S.SUSPENDED, _S.REVOKED, _S.RETIRED),
+    _S.CLAIMED: (_S.MANUFACTURED, _S.ACTIVE, _S.SUSPENDED, _S.REVOKED, _S.RETIRED),
+    _S.ACTIVE: (_S.MANUFACTURED, _S.RENEWING, _S.SUSPENDED, _S.REVOKED, _S.RETIRED),
+    _S.RENEWING: (_S.MANUFACTURED, _S.ACTIVE, _S.SUSPENDED, _S.REVOKED, _S.RETIRED),
+    _S.SUSPENDED: (_S.MANUFACTURED, _S.CLAIMED, _S.ACTIVE, _S.RENEWING, _S.REVOKED, _S.RETIRED),
+    _S.REVOKED: (_S.MANUFACTURED, _S.CLAIMED, _S.ACTIVE, _S.SUSPENDED, _S.RETIRED),
+    _S.RETIRED: (),
+}
+
+
+def check_move(device_id: str, before: LifeCycle, after: LifeCycle) -> None:
+    """Raise `Conflict` for a step that no device takes: a retired one never comes back, a revoked one never renews."""
+    if after in _MOVES[before]:
+        return
+    raise Conflict(
+        f"device {printable(device_id)} is {before}, and cannot become {after}",
+        f"see fleetctl provision show {device_id}",
+    )

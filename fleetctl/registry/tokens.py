@@ -1,0 +1,7 @@
+"""One-time enrolment tokens in the registry: their digests, never themselves."""
+
+from fleetctl.registry.database import Database
+
+
+class Tokens(Database):
+    pass
