@@ -1,4 +1,4 @@
-"""What a local broker is made of, whichever engine runs it: two listeners, their certificates and their rules."""
+"""What a local broker is made of, whichever engine runs it: its listeners, their certificates and their rules."""
 
 import errno
 import ipaddress
@@ -19,7 +19,10 @@ ADMIN_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One port. `identity_is_client_id`: the certificate's CN is the client id as well as the user name."""
+    """One port. `identity_is_client_id`: the certificate's CN is the client id as well as the user name.
+
+    `transient`: its clients leave nothing behind, neither a session nor a retained message, and there are few of them at a time.
+    """
 
     host: str
     port: int
@@ -29,27 +32,38 @@ class Listener:
     crl: Path
     rules: tuple[Rule, ...]
     identity_is_client_id: bool
+    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerConfig:
-    """`folder` is for what the engine writes (rendered configuration, log); `allow_remote` permits other than loopback."""
+    """`folder` is for what the engine writes (rendered configuration, log); `allow_remote` permits other than loopback.
+
+    `claims` is for devices that have a claim and no identity yet; without it nobody enrols over MQTT.
+    """
 
     device: Listener
     fleet: Listener
     folder: Path
     allow_remote: bool = False
+    claims: Listener | None = None
 
     @property
-    def listeners(self) -> tuple[Listener, Listener]:
-        return self.device, self.fleet
+    def named(self) -> dict[str, Listener]:
+        """The listeners that there are, by what they are called."""
+        found = {"device": self.device, "fleet": self.fleet}
+        return found if self.claims is None else {**found, "claims": self.claims}
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        return tuple(self.named.values())
 
 
 class Broker(Protocol):
     """A broker that this process runs, and that does not outlive it."""
 
     def start(self) -> None:
-        """Return once both listeners answer a TLS handshake."""
+        """Return once all listeners answer a TLS handshake."""
 
     def reload(self) -> None:
         """Read certificates, authorities and revocation lists again."""
@@ -82,8 +96,7 @@ def choose_engine(wanted: str | None, which: Callable[..., str | None] = shutil.
 
 def check_config(config: BrokerConfig) -> None:
     """Raise `ConfigError` for what no engine may serve: an open address unasked, one port twice, a missing file."""
-    if config.device.port == config.fleet.port and config.device.host == config.fleet.host:
-        raise ConfigError(f"devices and the fleet cannot share port {config.device.port}", "give each listener its own port")
+    _check_places(config)
     for listener in config.listeners:
         if not config.allow_remote and not is_loopback(listener.host):
             raise ConfigError(
@@ -93,6 +106,16 @@ def check_config(config: BrokerConfig) -> None:
         for path in (listener.cert, listener.key, listener.client_ca, listener.crl):
             if not path.is_file():
                 raise ConfigError(f"the broker needs `{path}`, which does not exist", "fleetctl init makes it")
+
+
+def _check_places(config: BrokerConfig) -> None:
+    taken: dict[tuple[str, int], str] = {}
+    for name, listener in config.named.items():
+        other = taken.setdefault((listener.host, listener.port), name)
+        if other != name and listener.port:
+            raise ConfigError(
+                f"the {other} and the {name} listener cannot share port {listener.port}", "give each listener its own port"
+            )
 
 
 def is_loopback(host: str) -> bool:

@@ -24,6 +24,7 @@ LOG_LINES = 8
 LAST_BYTES = 16384
 PACKET_BYTES = 131072 + 4096
 MOST_DEVICES = 50_000
+MOST_CLAIMS = 500
 RELOADING = b"Reloading config."
 
 # Only Linux can tie a child's life to its parent's. Run before mosquitto in the same process, because code between fork and exec
@@ -72,7 +73,7 @@ keyfile {key}
 crlfile {crl}
 require_certificate true
 use_identity_as_username true
-{device}allow_anonymous false
+{more}allow_anonymous false
 allow_zero_length_clientid false
 acl_file {acl}
 """
@@ -80,6 +81,12 @@ acl_file {acl}
 _DEVICE = """\
 use_username_as_clientid true
 max_connections {connections}
+"""
+
+_TRANSIENT = """\
+max_connections {connections}
+max_qos 1
+max_topic_alias 0
 """
 
 
@@ -90,12 +97,12 @@ def device_connections() -> int:
 
 
 def render_config(config: BrokerConfig, user: str | None = None, connections: int = MOST_DEVICES) -> dict[str, str]:
-    """`mosquitto.conf`, `device.acl` and `fleet.acl` by name; `user` is whom mosquitto stays if root starts it.
+    """`mosquitto.conf` and an ACL for each listener, `device.acl`, by name; `user` is whom mosquitto stays if root starts it.
 
     Nothing that belongs to a listener may stand above the first `listener`: it would open 1883 to the world in plain text.
     """
     text = _GLOBAL.format(user=f"user {_word(user, 'user name')}\n" if user else "", packet=PACKET_BYTES)
-    acls = {"device.acl": config.device, "fleet.acl": config.fleet}
+    acls = {f"{name}.acl": listener for name, listener in config.named.items()}
     for name, listener in acls.items():
         text += _render_listener(listener, config.folder / name, connections)
     return {"mosquitto.conf": text, **{name: render_acl(listener.rules) for name, listener in acls.items()}}
@@ -109,9 +116,15 @@ def _render_listener(listener: Listener, acl: Path, connections: int) -> str:
         cert=_path(listener.cert),
         key=_path(listener.key),
         crl=_path(listener.crl),
-        device=_DEVICE.format(connections=connections) if listener.identity_is_client_id else "",
+        more=_more(listener, connections),
         acl=_path(acl),
     )
+
+
+def _more(listener: Listener, connections: int) -> str:
+    if listener.transient:
+        return _TRANSIENT.format(connections=max(1, min(MOST_CLAIMS, connections // 8)))
+    return _DEVICE.format(connections=connections) if listener.identity_is_client_id else ""
 
 
 def render_acl(rules: tuple[Rule, ...]) -> str:
@@ -161,7 +174,7 @@ class Mosquitto:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Return once both listeners answer a TLS handshake; otherwise raise, with the end of the log, and leave no process."""
+        """Return once all listeners answer a TLS handshake; otherwise raise, with the end of the log, and leave no process."""
         program = self._program or find_mosquitto()
         if program is None:
             raise ConfigError("mosquitto is not installed", "install it (apt-get install mosquitto), or use --engine builtin")

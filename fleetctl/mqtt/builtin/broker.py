@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class BuiltinBroker:
-    """MQTT 5 for the two listeners of the contract; it ends with its process at the latest."""
+    """MQTT 5 for the listeners of the contract; it ends with its process at the latest."""
 
     def __init__(self, config: BrokerConfig, limits: Limits | None = None) -> None:
         self._config = config
@@ -50,7 +50,7 @@ class BuiltinBroker:
         return self._config.folder / "builtin.log"
 
     def start(self) -> None:
-        """Return once both listeners answer a TLS handshake; raises `Unavailable` for a taken port, `ConfigError` for a file."""
+        """Return once all listeners answer a TLS handshake; raises `Unavailable` for a taken port, `ConfigError` for a file."""
         if self._thread is not None and self._thread.is_alive():
             raise FleetError("the broker runs already")
         check_config(self._config)
@@ -155,7 +155,7 @@ def _open_gates(config: BrokerConfig) -> list[Gate]:
     gates: list[Gate] = []
     try:
         for listener in config.listeners:
-            door = Door(listener.rules, listener.identity_is_client_id)
+            door = Door(listener.rules, listener.identity_is_client_id, listener.transient)
             gates.append(Gate(door, _open_sockets(listener)))
     except BaseException:
         for gate in gates:

@@ -60,10 +60,11 @@ class Channel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The listener that a client came through."""
+    """The listener that a client came through; `transient` as in `mqtt.broker.Listener`."""
 
     rules: tuple[Rule, ...]
     identity_is_client_id: bool
+    transient: bool = False
 
 
 class Violation(Exception):
@@ -229,7 +230,12 @@ class Connection:
     def _connect(self, packet: ConnectPacket) -> None:
         try:
             arrival = greeting.welcome(
-                packet, self._door.rules, self._identity, self._hub, named=self._door.identity_is_client_id
+                packet,
+                self._door.rules,
+                self._identity,
+                self._hub,
+                named=self._door.identity_is_client_id,
+                transient=self._door.transient,
             )
             attached = self._hub.attach(self, arrival)
             if attached is None:
@@ -242,7 +248,7 @@ class Connection:
         self._keep_alive = packet.keep_alive
         self._window = min(packet.receive_max, self._hub.limits.window)
         self._largest = packet.max_packet_size or self._largest
-        self._persistent = packet.session_expiry_interval > 0
+        self._persistent = packet.session_expiry_interval > 0 and not self._door.transient
         self._send(greeting.accept(packet, arrival, self._hub.limits, present=present))
         self._session.pump(self._hub.clock())
 

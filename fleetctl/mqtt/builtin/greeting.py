@@ -1,6 +1,6 @@
 """CONNECT and its answer: who is let in, as whom, and what is offered (MQTT 5.0 sections 3.1 and 3.2)."""
 
-from fleetctl.model.access import Rule
+from fleetctl.model.access import Rule, is_one_level
 from fleetctl.model.topic import is_topic
 from fleetctl.mqtt.builtin.hub import Arrival, Hub
 from fleetctl.mqtt.builtin.limits import Limits, oversized
@@ -36,8 +36,19 @@ def refuse_version(version: int) -> bytes:
     return encode(ConnAckPacket(reason_code=ConnAckReasonCode(0x84)))
 
 
-def welcome(packet: ConnectPacket, rules: tuple[Rule, ...], identity: str | None, hub: Hub, *, named: bool) -> Arrival:
-    """What the CONNECT asks of its session, or `Refused`; `named`: the identity is the client id, whatever was asked for."""
+def welcome(
+    packet: ConnectPacket,
+    rules: tuple[Rule, ...],
+    identity: str | None,
+    hub: Hub,
+    *,
+    named: bool,
+    transient: bool = False,
+) -> Arrival:
+    """What the CONNECT asks of its session, or `Refused`; `named`: the identity is the client id, whatever was asked for.
+
+    `transient`: the session ends with its connection, and takes no other identity's client id.
+    """
     if identity is None:
         raise Refused(NOT_AUTHORIZED, "the certificate has no single common name that may stand in a topic")
     if packet.authentication_method is not None:
@@ -45,10 +56,21 @@ def welcome(packet: ConnectPacket, rules: tuple[Rule, ...], identity: str | None
     client_id = identity if named else packet.client_id
     if not 0 < len(client_id) <= CLIENT_ID_LIMIT or not client_id.isprintable():
         raise Refused(CLIENT_ID_NOT_VALID, "a client id is 1 to 256 printable characters")
-    policy = Policy(rules, identity, device=named)
+    if transient:
+        _check_vacant(client_id, identity, hub)
+    policy = Policy(rules, identity, client_id, device=named or transient)
     will = None if packet.will is None else _testament(packet.will, client_id, policy, hub)
-    expiry = min(packet.session_expiry_interval, hub.limits.session_expiry)
-    return Arrival(client_id, policy, packet.clean_start, expiry, will)
+    expiry = 0 if transient else min(packet.session_expiry_interval, hub.limits.session_expiry)
+    return Arrival(client_id, policy, packet.clean_start or transient, expiry, will)
+
+
+def _check_vacant(client_id: str, identity: str, hub: Hub) -> None:
+    """Somebody who is hardly known may neither put out a device of that name, nor be anything but one level of a topic."""
+    if not is_one_level(client_id):
+        raise Refused(CLIENT_ID_NOT_VALID, "the client id is one level of a topic here")
+    held = hub.sessions.get(client_id)
+    if held is not None and held.policy.identity != identity:
+        raise Refused(CLIENT_ID_NOT_VALID, "that client id is another's")
 
 
 def _testament(will: Will, client_id: str, policy: Policy, hub: Hub) -> Testament:

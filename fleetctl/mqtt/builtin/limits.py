@@ -15,8 +15,8 @@ DEVICES_SHARE = 0.75
 class Limits:
     """Sizes in bytes, times in seconds; `device_filters` is for one SUBSCRIBE, the rest of `device_` for one identity.
 
-    Of `connections`, `fleet_reserve` are kept for the fleet listener; `device_connections` and `fleet_connections` are for one
-    certificate.
+    Of `connections`, `fleet_reserve` are kept for the fleet listener; `device_connections`, `fleet_connections` and
+    `claim_connections` are for one certificate, `all_claim_connections` for all claims together.
     """
 
     packet: int = PAYLOAD_LIMIT + HEADERS
@@ -36,6 +36,8 @@ class Limits:
     fleet_reserve: int = 64
     device_connections: int = 8
     fleet_connections: int = 256
+    claim_connections: int = 256
+    all_claim_connections: int = 384
     session_expiry: int = 7 * 86_400
     connect_seconds: float = 10.0
     stalled_seconds: float = 60.0

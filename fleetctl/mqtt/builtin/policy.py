@@ -3,18 +3,19 @@
 from collections.abc import Mapping
 from itertools import zip_longest
 
-from fleetctl.model.access import IDENTITY, Action, Rule, allowed
+from fleetctl.model.access import Action, Rule, allowed, fill, is_one_level
 from fleetctl.model.topic import RETAINED_CHANNELS, split
 
 REMEMBERED = 256
 
 
 class Policy:
-    """Rules bound to an identity; those of a `device` bound what it may ask for, not only what it gets."""
+    """Rules bound to an identity and its client id; those of a `device` bound what it may ask for, not only what it gets."""
 
-    def __init__(self, rules: tuple[Rule, ...], identity: str, *, device: bool = False) -> None:
+    def __init__(self, rules: tuple[Rule, ...], identity: str, client_id: str = "", *, device: bool = False) -> None:
         self.identity = identity
         self.device = device
+        self._client_id = client_id
         self._rules = rules
         self._granted: set[tuple[Action, str]] = set()
 
@@ -28,7 +29,8 @@ class Policy:
         """Whether the filter could ever deliver something readable, and for a device nothing else; each delivery is judged."""
         fits = covers if self.device else overlaps
         readable = (rule.pattern for rule in self._rules if rule.action == Action.READ)
-        return any(fits(fill(rule, self.identity), pattern) for rule in readable)
+        filled = (fill(each, self.identity, self._client_id) for each in readable)
+        return any(each is not None and fits(each, pattern) for each in filled)
 
     def may_retain(self, topic: str) -> bool:
         """Whether what is written there may stay: a device's telemetry, alerts and replies are for who listens now."""
@@ -38,16 +40,12 @@ class Policy:
     def _ask(self, action: Action, topic: str) -> bool:
         if (action, topic) in self._granted:
             return True
-        if not allowed(self._rules, self.identity, action, topic):
+        if not allowed(self._rules, self.identity, action, topic, self._client_id):
             return False
         if len(self._granted) >= REMEMBERED:
             self._granted.clear()
         self._granted.add((action, topic))
         return True
-
-
-def fill(pattern: str, identity: str) -> str:
-    return "/".join(identity if level == IDENTITY else level for level in pattern.split("/"))
 
 
 def covers(wide: str, narrow: str) -> bool:
@@ -84,6 +82,6 @@ def identity_of(certificate: Mapping[str, object]) -> str | None:
     if not isinstance(subject, tuple):
         return None
     names = [value for part in subject for key, value in part if key == "commonName"]
-    if len(names) != 1 or not names[0] or set(names[0]) & set("/+#\0") or not names[0].isprintable():
+    if len(names) != 1 or not is_one_level(names[0]) or not names[0].isprintable():
         return None
     return str(names[0])

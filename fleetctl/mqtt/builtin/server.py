@@ -44,22 +44,26 @@ class Server:
     hub: Hub = field(init=False)
     visitors: set["Visitor"] = field(default_factory=set)
     by_certificate: Counter[bytes] = field(default_factory=Counter)
+    transient: int = 0
     revoked: Revoked | None = None
     _servers: list[asyncio.Server] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.hub = Hub(self.limits, asyncio.get_running_loop().time)
 
-    def admit(self, visitor: "Visitor", *, device: bool) -> bool:
+    def admit(self, visitor: "Visitor") -> bool:
         """Whether there is room for it; one certificate does not take all of it, nor do the devices."""
-        limits = self.limits
-        room = limits.connections - (limits.fleet_reserve if device else 0)
-        share = limits.device_connections if device else limits.fleet_connections
-        if len(self.visitors) >= room or self.by_certificate[visitor.certificate] >= share:
+        limits, door = self.limits, visitor.door
+        reserved = limits.fleet_reserve if door.identity_is_client_id or door.transient else 0
+        share = limits.device_connections if door.identity_is_client_id else limits.fleet_connections
+        if door.transient:
+            share = limits.claim_connections if self.transient < limits.all_claim_connections else 0
+        if len(self.visitors) >= limits.connections - reserved or self.by_certificate[visitor.certificate] >= share:
             return False
         if self.revoked is not None and self.revoked(visitor.certificate):
             return False
         self.visitors.add(visitor)
+        self.transient += visitor.door.transient
         self.by_certificate[visitor.certificate] += 1
         return True
 
@@ -67,6 +71,7 @@ class Server:
         if visitor not in self.visitors:
             return
         self.visitors.discard(visitor)
+        self.transient -= visitor.door.transient
         self.by_certificate[visitor.certificate] -= 1
         if not self.by_certificate[visitor.certificate]:
             del self.by_certificate[visitor.certificate]
@@ -131,7 +136,7 @@ class Visitor(asyncio.Protocol):
 
     def __init__(self, server: Server, door: Door) -> None:
         self._server = server
-        self._door = door
+        self.door = door
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._pending: list[bytes] = []
@@ -148,8 +153,8 @@ class Visitor(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
         self.certificate = tls.getpeercert(binary_form=True) or b""
-        self.connection = Connection(self._server.hub, self, self._door, identity_of(tls.getpeercert() or {}))
-        if not self._server.admit(self, device=self._door.identity_is_client_id):
+        self.connection = Connection(self._server.hub, self, self.door, identity_of(tls.getpeercert() or {}))
+        if not self._server.admit(self):
             self.connection.closed = True
             self._transport.abort()
             return
