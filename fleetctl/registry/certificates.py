@@ -62,6 +62,14 @@ class Certificates(Database):
         """Every certificate that was issued for a public key."""
         return [CertificateRow(*row) for row in self.read(_SELECT + " WHERE spki = ? ORDER BY not_after, serial", (spki,))]
 
+    def certificates_without_key(self) -> list[CertificateRow]:
+        """Those of schema 1, whose key nobody has written down yet."""
+        return [CertificateRow(*row) for row in self.read(_SELECT + " WHERE spki IS NULL ORDER BY serial")]
+
+    def keep_key(self, serial: str, spki: str) -> None:
+        """Write down the key of a certificate that has none in the registry."""
+        self.write("UPDATE certificates SET spki = ? WHERE serial = ? AND spki IS NULL", (spki, serial))
+
     def expiring(self, before: str) -> list[CertificateRow]:
         """Those that are not revoked and end before a time, the first to end first."""
         rows = self.read(_SELECT + " WHERE not_after < ? AND revoked_at IS NULL ORDER BY not_after, serial", (before,))

@@ -19,7 +19,6 @@ from fleetctl.pki.authority import (
     PEM_LIMIT,
     Authority,
     Request,
-    common_names,
     device_request,
     fingerprint,
     issue,
@@ -27,19 +26,17 @@ from fleetctl.pki.authority import (
     pem,
     read_certificates,
     serial_of,
-    validity_of,
 )
+from fleetctl.platforms.local.issuing import DeviceIssuer, row_of
 from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.local.revocation import Revocation, revoke
 from fleetctl.platforms.local.staging import is_vacant, staged, write
 from fleetctl.registry import CertificateRow
 from fleetctl.wire import bundle
 from fleetctl.wire.bundle import BundleConfig, render_yaml
-from fleetctl.wire.document import parse_rfc3339, rfc3339
+from fleetctl.wire.document import parse_rfc3339
 
 if TYPE_CHECKING:
-    from cryptography import x509
-
     from fleetctl.platforms.local.fleet import LocalFleet
 
 HEARTBEAT = 60.0
@@ -83,22 +80,6 @@ class CertificateDetail(CertificateEntry):
     pem: str
 
 
-def row_of(certificate: "x509.Certificate", authority: str, profile: Profile, device_id: str | None = None) -> CertificateRow:
-    """What the registry keeps of a certificate."""
-    span = validity_of(certificate)
-    return CertificateRow(
-        serial_of(certificate),
-        authority,
-        profile.value,
-        common_names(certificate)[0],
-        device_id,
-        rfc3339(span.not_before),
-        rfc3339(span.not_after),
-        fingerprint(certificate),
-        pem(certificate).decode(),
-    )
-
-
 @dataclass(frozen=True)
 class LocalCertificates:
     """Certificates of a context that owns its authorities."""
@@ -108,6 +89,11 @@ class LocalCertificates:
     @cached_property
     def _layout(self) -> Layout:
         return Layout(self.fleet.context.folder)
+
+    @cached_property
+    def issuer(self) -> DeviceIssuer:
+        """Certificates for devices, in transactions of the caller's."""
+        return DeviceIssuer(self.fleet)
 
     @cached_property
     def _device_authority(self) -> Authority:

@@ -22,7 +22,7 @@ from fleetctl.pki.authority import (
     pem,
     server_request,
 )
-from fleetctl.platforms.local.certificates import row_of
+from fleetctl.platforms.local.issuing import row_of
 from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.local.revocation import write_lists
 from fleetctl.platforms.local.staging import write
