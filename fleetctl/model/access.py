@@ -17,7 +17,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One permission: `pattern` is a topic filter in which the level `%u` is the identity that was proven, and `%c` the client id."""
+    """One permission: `pattern` is a topic filter in which the level `%u` is the proven identity and `%c` the client id."""
 
     action: Action
     pattern: str

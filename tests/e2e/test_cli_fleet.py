@@ -76,7 +76,8 @@ def fleet(fleetctl: Fleetctl, tmp_path: Path) -> Iterator[Fleetctl]:
     assert fleetctl("init", "--tenant", "acme", "--broker", f"mqtts://127.0.0.1:{port}").status == 0
     with running(tmp_path / "broker.log", "broker", "run") as broker:
         listening = broker.until(event="listening")
-        assert set(listening) == {"event", "engine", "deviceUrl", "fleetUrl", "crlNumbers", "inMemory", "error", "twins", "trust"}
+        keys = {"event", "engine", "deviceUrl", "fleetUrl", "claimsUrl", "crlNumbers", "inMemory", "error", "twins", "trust"}
+        assert set(listening) == keys
         words = ("agent", "simulate", "-n", "2", "--heartbeat", "1s", "--reboot-delay", "100ms")
         with running(tmp_path / "agents.log", *words) as agents:
             for _ in range(2):

@@ -5,33 +5,28 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from fleetctl.config import Context
-from fleetctl.errors import ConfigError, FleetError
-from fleetctl.model.access import device_rules, fleet_rules
-from fleetctl.mqtt.broker import Broker, BrokerConfig, BrokerEngine, Listener, check_ports, choose_engine, is_loopback
-from fleetctl.mqtt.endpoint import Endpoint
+from fleetctl.errors import FleetError
+from fleetctl.mqtt.broker import Broker, BrokerConfig, BrokerEngine, check_ports, choose_engine
 from fleetctl.pki import crl
-from fleetctl.platforms.local.founding import BROKER
-from fleetctl.platforms.local.layout import Layout
+from fleetctl.platforms.local.listeners import broker_config, check_certificate, gather, unopened
 from fleetctl.platforms.local.projections import Restored
+from fleetctl.platforms.local.refreshing import FAILED, Refreshing
 from fleetctl.platforms.local.restoring import DONE, Requests, Restoring
 from fleetctl.platforms.local.running import BrokerState, claimed, publish
-from fleetctl.platforms.protocol import Missing
 
-LOOPBACK = "127.0.0.1"
 LOOK_SECONDS = 0.5
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerEvent:
-    """`listening`, `restored`, `restoreFailed`, `reloaded`, `reloadFailed` or `stopped`.
+    """`listening`, `restored`, `restoreFailed`, `reloaded`, `reloadFailed`, `refreshFailed`, `restartNeeded` or `stopped`.
 
     Retained messages and sessions live in memory (`in_memory`); `restored` says how many desired `twins` the registry has put
-    back, and whether the `trust` document.
+    back, and whether the `trust` document. `claims_url` is None where devices cannot enrol over MQTT.
     """
 
     event: str
@@ -43,40 +38,7 @@ class BrokerEvent:
     error: str | None = None
     twins: int | None = None
     trust: bool | None = None
-
-
-def broker_config(context: Context, listen: str | None = None) -> BrokerConfig:
-    """The two listeners of the contract; `listen` is an address of this machine, loopback unless told otherwise.
-
-    Raises:
-        Missing: the context's broker is somebody else's.
-        ConfigError: other machines are told to dial it, and nobody said that they may.
-    """
-    if context.certificates == "external":
-        raise Missing(
-            f"context `{context.name}` does not own its certificates: its broker is somebody else's",
-            "make a fleet of your own with fleetctl init",
-        )
-    device, fleet = Endpoint.parse_url(context.device_broker), Endpoint.parse_url(context.broker)
-    if listen is None and not is_loopback(device.host):
-        raise ConfigError(
-            f"devices of context `{context.name}` dial `{device.host}`, but nobody said that other machines may",
-            "say where the broker may listen: fleetctl broker run --listen 0.0.0.0",
-        )
-    host = listen or (LOOPBACK if device.host == "localhost" else device.host)
-    layout = Layout(context.folder)
-    cert, key = layout.public(f"{BROKER}.pem"), layout.key(BROKER)
-    tenant = context.tenant
-    return BrokerConfig(
-        Listener(
-            host, device.port, cert, key, layout.device_ca, layout.device_lists, device_rules(tenant), identity_is_client_id=True
-        ),
-        Listener(
-            host, fleet.port, cert, key, layout.fleet_ca, layout.fleet_lists, fleet_rules(tenant), identity_is_client_id=False
-        ),
-        context.broker_folder,
-        allow_remote=listen is not None,
-    )
+    claims_url: str | None = None
 
 
 def run_broker(
@@ -89,44 +51,51 @@ def run_broker(
     Raises:
         Conflict: it runs already.
         Unavailable: a port is taken.
-        ConfigError: the engine is not installed, or a file of the context is missing.
+        ConfigError: the engine is not installed, a file of the context is missing, or the broker's certificate has expired.
         FleetError: the broker ended by itself.
     """
     config = broker_config(context, listen)
     chosen = choose_engine(engine)
-    with _received(requests) as received, claimed(context.folder, context.name):
+    check_certificate(config)
+    with _received(requests) as received, Refreshing(context, received) as refreshing, claimed(context.folder, context.name):
         state = BrokerState(os.getpid(), chosen, context.device_broker, context.broker)
         publish(context.folder, state)
         check_ports(config)
+        gather(context)
         broker = _make(chosen, config)
         # before the start: a list that is written meanwhile is newer than what we say that we have read
         lists = _numbers(config)
         broker.start()
         restoring = Restoring(context, received)
         try:
-            yield from _Supervisor(context.folder, config, broker, state, received, restoring).run(lists)
+            yield from _Supervisor(context, config, broker, state, received, restoring, refreshing).run(lists)
         finally:
+            refreshing.end()
             restoring.end(broker.stop)
 
 
 @dataclass(slots=True)
 class _Supervisor:
-    folder: Path
+    context: Context
     config: BrokerConfig
     broker: Broker
     state: BrokerState
     requests: Requests
     restoring: Restoring
+    refreshing: Refreshing
 
     def run(self, lists: dict[str, int]) -> Iterator[BrokerEvent]:
         yield self._say("listening", lists)
         self.restoring.begin()
+        self.refreshing.begin()
         while True:
             asked = self._asked()
             if not asked and self.broker.wait(0):
                 raise FleetError("the broker ended by itself", f"see {self.config.folder}")
             if DONE in asked:
                 yield self._restored()
+            if FAILED in asked:
+                yield replace(self._event("refreshFailed"), error=self.refreshing.failure)
             if asked & set(STOPS):
                 yield self._event("stopped")
                 if signal.SIGINT in asked:
@@ -134,6 +103,8 @@ class _Supervisor:
                 return
             if signal.SIGHUP in asked:
                 yield self._reload()
+                if closed := unopened(self.context, self.config):
+                    yield replace(self._event("restartNeeded"), error=closed)
 
     def _restored(self) -> BrokerEvent:
         done = self.restoring.outcome
@@ -144,6 +115,7 @@ class _Supervisor:
     def _reload(self) -> BrokerEvent:
         """Many requests may be served by one reload, because the numbers are read before it and never after."""
         try:
+            gather(self.context)
             lists = _numbers(self.config)
             self.broker.reload()
         except FleetError as error:
@@ -163,7 +135,7 @@ class _Supervisor:
         held = self.state
         self.state = BrokerState(held.pid, held.engine, held.device_url, held.fleet_url, lists, reloads, error)
         try:
-            publish(self.folder, self.state)
+            publish(self.context.folder, self.state)
         except FleetError as failure:
             # whoever waits for this state gives up and says so; clients need not suffer for it
             self.state = replace(self.state, error=failure.message)
@@ -172,7 +144,9 @@ class _Supervisor:
     def _event(self, event: str) -> BrokerEvent:
         state = self.state
         engine: BrokerEngine = "builtin" if state.engine == "builtin" else "mosquitto"
-        return BrokerEvent(event, engine, state.device_url, state.fleet_url, dict(state.lists), error=state.error)
+        claims = self.context.claims if self.config.claims else None
+        lists = dict(state.lists)
+        return BrokerEvent(event, engine, state.device_url, state.fleet_url, lists, error=state.error, claims_url=claims)
 
 
 def _make(engine: BrokerEngine, config: BrokerConfig) -> Broker:

@@ -27,7 +27,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from fleetctl.model.access import device_rules, fleet_rules
+from fleetctl.model.access import claim_rules, device_rules, fleet_rules
 from fleetctl.mqtt.broker import Broker, BrokerConfig, Listener, find_mosquitto
 from fleetctl.mqtt.builtin import BuiltinBroker
 from fleetctl.mqtt.mosquitto import Mosquitto
@@ -186,6 +186,7 @@ class Stand:
     config: BrokerConfig
     devices: Authority
     people: Authority
+    claims: Authority
     exits: ExitStack
     issued: dict[str, Identity] = field(default_factory=dict)
     count: int = 0
@@ -195,10 +196,14 @@ class Stand:
 
     def identity(self, name: str) -> Identity:
         if name not in self.issued:
-            self.issued[name] = (self.people if ":" in name else self.devices).issue(name)
+            authority = self.people if ":" in name else self.devices
+            self.issued[name] = (self.claims if name.startswith("claim:") else authority).issue(name)
         return self.issued[name]
 
     def listener(self, name: str) -> Listener:
+        if name.startswith("claim:"):
+            assert self.config.claims is not None
+            return self.config.claims
         return self.config.fleet if ":" in name else self.config.device
 
     def context(self, identity: Identity) -> ssl.SSLContext:
@@ -298,9 +303,9 @@ class Stand:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        return [held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 def make_broker(engine: str, config: BrokerConfig) -> Broker:
@@ -312,18 +317,28 @@ def make_stand(folder: Path, engine: str, exits: ExitStack) -> Stand:
         pytest.skip("mosquitto is not installed")
     if shutil.which("mosquitto_pub") is None:
         pytest.skip("mosquitto-clients are not installed")
-    devices, people = Authority(folder / "devices"), Authority(folder / "people")
+    devices, people, claims = (Authority(folder / name) for name in ("devices", "people", "claims"))
     server = people.issue("localhost")
-    one, other = free_ports()
+    one, other, third = free_ports(3)
     config = BrokerConfig(
         Listener("127.0.0.1", one, *server, devices.ca, devices.crl, device_rules("acme"), identity_is_client_id=True),
         Listener("127.0.0.1", other, *server, people.ca, people.crl, fleet_rules("acme"), identity_is_client_id=False),
         folder / "broker",
+        claims=Listener(
+            "127.0.0.1",
+            third,
+            *server,
+            claims.ca,
+            claims.crl,
+            claim_rules("acme"),
+            identity_is_client_id=False,
+            transient=True,
+        ),
     )
     broker = make_broker(engine, config)
     broker.start()
     exits.callback(broker.stop)
-    return Stand(engine, broker, config, devices, people, exits)
+    return Stand(engine, broker, config, devices, people, claims, exits)
 
 
 @pytest.fixture(name="make_stand")

@@ -120,3 +120,38 @@ class TestDifferences:
             else:
                 assert live.ended() == 0x98
                 assert sorted(witness.topics(2)) == ["acme/h/s/dev-1/status", "acme/h/s/dev-2/status"]
+
+    # -- the claims listener
+
+    def test_a_claim_leaves_nothing_behind_in_the_builtin_broker_only(self, stand: "Stand") -> None:
+        base, operator = f"acme/_fleet/provision/claim:x/{(serial := stand.unique('SN'))}", stand.connect()
+        device = stand.connect(serial, "claim:x", SessionExpiryInterval=60)
+        assert device.publish(f"{base}/request", retain=True) == NO_MATCH
+        device.subscribe(f"{base}/reply")
+        device.leave()
+        operator.subscribe(f"{base}/request", "acme/differs/end")
+        assert operator.nothing_but("acme/differs/end", operator) == self.differ(stand, [f"{base}/request"], [])
+        back = stand.connect(serial, "claim:x", clean_start=False)
+        assert back.greeting is not None
+        assert back.greeting[1] is self.differ(stand, True, False)
+        operator.publish(f"{base}/request", b"", retain=True)
+
+    def test_a_claim_that_calls_itself_like_a_device_puts_it_out_of_mosquitto_only(self, stand: "Stand") -> None:
+        name = stand.unique("dev")
+        device = stand.connect(name=name)
+        thief = stand.connect(name, "claim:x", welcome=False)
+        assert thief.greeting is not None
+        assert thief.greeting[0] == self.differ(stand, 0, 0x85)
+        if stand.engine == "mosquitto":
+            assert device.ended() == 0x80
+        else:
+            assert device.publish(f"acme/h/s/{name}/status") == NO_MATCH
+        # the device gets its place back with its next attempt, and nothing of its session was given away
+        assert stand.connect(name=name).publish(f"acme/h/s/{name}/status") == NO_MATCH
+
+    def test_a_client_id_of_two_levels_enters_mosquitto_and_speaks_below_its_own_claim_only(self, stand: "Stand") -> None:
+        client = stand.connect("a/b", "claim:x", welcome=False)
+        assert client.greeting is not None
+        assert client.greeting[0] == self.differ(stand, 0, 0x85)
+        if stand.engine == "mosquitto":
+            assert client.publish("acme/_fleet/provision/claim:x/a/b/request") == NO_MATCH

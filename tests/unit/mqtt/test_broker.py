@@ -62,6 +62,8 @@ def test_other_machines_come_only_where_they_are_allowed(config: BrokerConfig, h
 def test_two_listeners_need_two_ports(config: BrokerConfig) -> None:
     with pytest.raises(ConfigError, match="share port 8883"):
         check_config(replace(config, fleet=config.device))
+    with pytest.raises(ConfigError, match="the fleet and the claims listener cannot share port 8884"):
+        check_config(replace(config, claims=config.fleet))
 
 
 def test_a_missing_file_is_named(config: BrokerConfig) -> None:

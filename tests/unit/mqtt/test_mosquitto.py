@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fleetctl.errors import ConfigError
-from fleetctl.model.access import Action, Rule, device_rules, fleet_rules
+from fleetctl.model.access import Action, Rule, claim_rules, device_rules, fleet_rules
 from fleetctl.mqtt.broker import BrokerConfig, Listener
 from fleetctl.mqtt.mosquitto import render_acl, render_config
 
@@ -77,6 +77,31 @@ def test_the_rules_of_the_contract_become_patterns(config: BrokerConfig) -> None
     assert "pattern write acme/+/+/%u/status\n" in rendered["device.acl"]
     assert "pattern read acme/_fleet/trust\n" in rendered["device.acl"]
     assert all(line.startswith(("pattern read ", "pattern write ")) for line in rendered["device.acl"].splitlines())
+
+
+def test_the_listener_for_claims_keeps_client_ids_free_and_connections_few(config: BrokerConfig) -> None:
+    claims = replace(listener(8886, claim_rules("acme"), forced=False), transient=True)
+    rendered = render_config(replace(config, claims=claims), connections=2000)
+    *_, section = sections(rendered["mosquitto.conf"])
+    assert section == {
+        "listener": "8886 127.0.0.1",
+        "tls_version": "tlsv1.3",
+        "cafile": "/etc/fleet/ca-8886.pem",
+        "certfile": "/etc/fleet/broker.pem",
+        "keyfile": "/etc/fleet/broker.key",
+        "crlfile": "/etc/fleet/crl-8886.pem",
+        "require_certificate": "true",
+        "use_identity_as_username": "true",
+        "max_connections": "250",
+        "max_qos": "1",
+        "max_topic_alias": "0",
+        "allow_anonymous": "false",
+        "allow_zero_length_clientid": "false",
+        "acl_file": "/var/fleet/claims.acl",
+    }
+    assert rendered["claims.acl"] == (
+        "pattern write acme/_fleet/provision/%u/%c/request\npattern read acme/_fleet/provision/%u/%c/reply\n"
+    )
 
 
 def test_no_rules_permit_nothing() -> None:
