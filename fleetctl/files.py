@@ -29,7 +29,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644, *, replace: bool = 
                 path.hardlink_to(temporary)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except FileExistsError as error:
         raise Conflict(f"file {printable(str(path))} exists already", f"move it away first: mv {path} {path}.old") from error
     except OSError as error:
@@ -95,7 +95,8 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         raise
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Make durable which names a folder holds."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
