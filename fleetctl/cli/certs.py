@@ -1,7 +1,6 @@
 """`fleetctl certs`: certificates of devices and operators."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ from fleetctl.cli.words import complete_device
 from fleetctl.present.view import Field, View
 
 if TYPE_CHECKING:
-    from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
+    from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry
     from fleetctl.platforms.local.revocation import Revocation
 
 _ENTRY = (
@@ -31,17 +30,6 @@ _ENTRY = (
 )
 CERTIFICATE = View("certificate", _ENTRY, id="serial")
 DETAIL = View("certificateDetail", (*_ENTRY, Field("pem", help="The certificate itself.", hidden=True)), id="serial")
-ISSUED = View(
-    "issued",
-    (
-        Field("subject"),
-        Field("serial"),
-        Field("outcome", help="issued or unchanged."),
-        Field("notAfter"),
-        Field("bundle", help="The folder with key and certificate."),
-    ),
-    id="subject",
-)
 REVOCATION = View(
     "revocation",
     (
@@ -63,12 +51,6 @@ NAME = typer.Argument(
     autocompletion=complete_device,
     show_default=False,
 )
-OWNER = typer.Argument(
-    metavar="NAME",
-    help="A device id, or op:NAME for an operator; `-` reads it from stdin.",
-    autocompletion=complete_device,
-    show_default=False,
-)
 NAMES = typer.Argument(
     metavar="[NAME]...", help="Device ids, op:NAME or serial numbers; `-` and @FILE.", autocompletion=complete_device
 )
@@ -78,37 +60,6 @@ app = group(
     also=("fleetctl.cli.issuing", "fleetctl.cli.inspection"),
     nested={"ca": "fleetctl.cli.ca", "crl": "fleetctl.cli.crl"},
 )
-
-
-@verb(
-    app,
-    ISSUED,
-    name="issue",
-    example="""
-    fleetctl certs issue pump-7 --bundle ./pump-7
-    fleetctl certs issue op:alice --bundle ./alice
-    """,
-)
-def issue(
-    session: Session,
-    name: Annotated[str, OWNER],
-    bundle: Annotated[
-        Path | None, typer.Option("--bundle", metavar="DIR", help="The folder to write; its name by default.")
-    ] = None,
-) -> "Issued":
-    """Issue a key and a certificate to a device or an operator, into a folder of its own."""
-    done = session.fleet.certificates.issue(session.one(name), bundle)
-    if done.subject.startswith("op:"):
-        place = Path(done.bundle).absolute()
-        session.say(f"to connect as {done.subject}, edit `{session.context.name}` in {_config()}:")
-        session.say(f"    cert: {place / 'operator.pem'}\n    key: {place / 'operator.key'}")
-    return done
-
-
-def _config() -> Path:
-    from fleetctl.config import home
-
-    return home().config
 
 
 @verb(app, CERTIFICATE, name="list", example="fleetctl certs list pump-7")

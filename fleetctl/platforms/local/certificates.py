@@ -1,45 +1,45 @@
 """The certificates of a local fleet: issued into bundles, listed, revoked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleetctl import files
-from fleetctl.errors import Conflict, FleetError, NotFound, UsageError
-from fleetctl.keys.store import load_key, private_pem
-from fleetctl.model.certificate import Profile, Reason, State, Validity, check_operator, is_operator, parse_serial, reason
+from fleetctl.errors import Conflict, NotFound, UsageError
+from fleetctl.keys.store import private_pem
+from fleetctl.model.certificate import Profile, Reason, State, check_operator, is_operator, parse_serial, reason
 from fleetctl.model.device import Device, LifeCycle, printable
+from fleetctl.model.profile import ProvisioningProfile
 from fleetctl.pki.authority import (
-    DEVICE_ISSUING,
     FLEET_CA,
     PEM_LIMIT,
     Authority,
-    Request,
-    device_request,
-    fingerprint,
     issue,
     operator_request,
     pem,
     read_certificates,
     serial_of,
 )
-from fleetctl.platforms.local.issuing import DeviceIssuer, row_of
+from fleetctl.pki.csr import SubjectKey, checked_key, spki_of
+from fleetctl.platforms.local.bundling import Bundler
+from fleetctl.platforms.local.held import good_row, state_of
+from fleetctl.platforms.local.issuing import DeviceIssuer, check_fresh_key, check_may_hold, row_of
 from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.local.revocation import Revocation, revoke
 from fleetctl.platforms.local.staging import is_vacant, staged, write
 from fleetctl.registry import CertificateRow
 from fleetctl.wire import bundle
-from fleetctl.wire.bundle import BundleConfig, render_yaml
-from fleetctl.wire.document import parse_rfc3339
+from fleetctl.wire.document import rfc3339
 
 if TYPE_CHECKING:
     from fleetctl.platforms.local.fleet import LocalFleet
 
-HEARTBEAT = 60.0
+Certify: TypeAlias = Callable[[SubjectKey], tuple[CertificateRow, bytes]]
+"""Gives a key its certificate: the row that the registry keeps, and the chain in PEM, leaf first."""
 OPERATOR_KEY = "operator.key"
 OPERATOR_CERTIFICATE = "operator.pem"
 OPERATOR_FILES = (OPERATOR_KEY, OPERATOR_CERTIFICATE, bundle.AUTHORITY)
@@ -96,14 +96,10 @@ class LocalCertificates:
         return DeviceIssuer(self.fleet)
 
     @cached_property
-    def _device_authority(self) -> Authority:
-        return self._layout.authority(DEVICE_ISSUING)
-
-    @cached_property
     def _fleet_authority(self) -> Authority:
         return self._layout.authority(FLEET_CA)
 
-    def issue(self, name: str, folder: Path | None = None) -> Issued:
+    def issue(self, name: str, folder: Path | None = None, *, profile: str | None = None) -> Issued:
         """A key and a certificate for a device, or for an operator named `op:NAME`, in a folder of their own.
 
         Raises:
@@ -111,30 +107,28 @@ class LocalCertificates:
             Conflict: the folder holds something else.
         """
         if not name.startswith("op:"):
-            return self.issue_bundle(self.fleet.registry.active_device(name), folder or Path(name))
+            return self._issue_device(self.fleet.registry.active_device(name), folder or Path(name), profile)
+        if profile is not None:
+            raise UsageError(f"`{name}` is no device, and profiles are theirs", f"fleetctl certs issue {name}")
         check_operator(name)
         return self._issue_operator(name, folder or Path(name.replace(":", "-")))
 
-    def issue_bundle(self, device: Device, folder: Path, *, heartbeat: float = HEARTBEAT) -> Issued:
-        """The folder that is all a device needs; `heartbeat` is seconds.
+    def issue_bundle(self, device: Device, folder: Path, *, profile: ProvisioningProfile | None = None) -> Issued:
+        """The folder that is all a device needs.
 
         A folder that holds a good bundle of this device stays as it is; raises `Conflict` where it holds anything else.
         """
-        if device.state is not LifeCycle.ACTIVE:
-            raise Conflict(f"device `{device.id}` is retired", "add a device with another id: fleetctl provision add")
+        check_may_hold(device)
         held = self._held(folder, bundle.FILES, device.id)
         if held is not None:
             return held
-        context = self.fleet.context
-        config = BundleConfig.of(device.path, context.device_broker, context.artifacts, heartbeat)
-        public = {
-            bundle.AUTHORITY: self._layout.fleet_ca,
-            bundle.TRUST: self._layout.trust,
-            bundle.ROOT: self._layout.root_key,
-        }
-        contents = {name: files.read_limited(path, PEM_LIMIT) for name, path in public.items()}
-        contents[bundle.CONFIG] = render_yaml(config).encode()
-        return self._make(folder, self._device_authority, device_request(device.path), device.id, bundle.FILES, contents)
+        contents = Bundler(self.fleet, profile).contents(device.path)
+
+        def certify(public_key: SubjectKey) -> tuple[CertificateRow, bytes]:
+            row = self.issuer.issue(device, public_key, days=None if profile is None else profile.days)
+            return row, self.issuer.chain(row)
+
+        return self._make(folder, bundle.FILES, contents, certify)
 
     def list(self, name: str | None = None) -> Sequence[CertificateEntry]:
         """All of them, or those of one device or operator; raises `NotFound`."""
@@ -208,60 +202,56 @@ class LocalCertificates:
             return [registry.certificate(serial)]
         return registry.certificates(name)
 
+    def _issue_device(self, device: Device, folder: Path, profile: str | None) -> Issued:
+        """A device that had none before counts as claimed until it is seen with this one."""
+        fleet, registry = self.fleet, self.fleet.registry
+        with registry.transaction():
+            done = self.issue_bundle(device, folder, profile=None if profile is None else registry.profile(profile))
+            if done.outcome == "issued" and device.state in (LifeCycle.MANUFACTURED, LifeCycle.REVOKED):
+                registry.move_device(device.id, LifeCycle.CLAIMED, event="issued", at=rfc3339(fleet.clock()), actor=fleet.actor)
+        return done
+
     def _issue_operator(self, name: str, folder: Path) -> Issued:
         held = self._held(folder, OPERATOR_FILES, name)
         if held is not None:
             return held
         contents = {bundle.AUTHORITY: files.read_limited(self._layout.fleet_ca, PEM_LIMIT)}
-        request = operator_request(self.fleet.tenant, name)
-        return self._make(folder, self._fleet_authority, request, None, OPERATOR_FILES, contents)
+        return self._make(folder, OPERATOR_FILES, contents, lambda public_key: self.certify_operator(name, public_key))
 
-    def _make(
-        self,
-        folder: Path,
-        authority: Authority,
-        request: Request,
-        device_id: str | None,
-        names: Sequence[str],
-        contents: dict[str, bytes],
-    ) -> Issued:
+    def certify_operator(self, name: str, public_key: SubjectKey, *, replaces: str | None = None) -> tuple[CertificateRow, bytes]:
+        """A certificate for a person or a service, and that with what is between it and the root; raises `Conflict`."""
+        authority, registry = self._fleet_authority, self.fleet.registry
+        with registry.transaction():
+            check_fresh_key(registry, spki_of(checked_key(public_key)), name, renews=replaces is not None)
+            certificate = issue(authority, operator_request(self.fleet.tenant, name), public_key, self.fleet.clock())
+            row = row_of(certificate, authority.name, Profile.OPERATOR, replaces=replaces)
+            registry.add_certificate(row)
+        return row, pem(certificate, *authority.issuers)
+
+    def _make(self, folder: Path, names: Sequence[str], contents: dict[str, bytes], certify: Certify) -> Issued:
         """The registry and the folder together: a certificate that the registry does not know could not be revoked by name."""
         secret = ec.generate_private_key(ec.SECP256R1())
-        certificate = issue(authority, request, secret.public_key(), self.fleet.clock())
-        row = row_of(certificate, authority.name, request.profile, device_id)
         key_name, certificate_name = names[:2]
         with self.fleet.registry.transaction():
-            self.fleet.registry.add_certificate(row)
+            row, chain = certify(secret.public_key())
             with staged(folder) as fresh:
                 write(fresh / key_name, private_pem(secret), 0o600)
-                write(fresh / certificate_name, pem(certificate, *authority.issuers))
+                write(fresh / certificate_name, chain)
                 for name, data in contents.items():
                     write(fresh / name, data)
-        return Issued(request.common_name, row.serial, "issued", row.not_after, str(folder))
+        return Issued(row.subject, row.serial, "issued", row.not_after, str(folder))
 
     def _held(self, folder: Path, names: Sequence[str], subject: str) -> Issued | None:
         """What a folder from an earlier run holds, if it is whole and still good; None where there is nothing."""
         if is_vacant(folder):
             return None
-        row = self._good(folder, names, subject)
+        row = good_row(self.fleet, folder, names, subject)
         if row is None:
             raise Conflict(
                 f"{printable(str(folder))} exists already and holds no good bundle of `{subject}`",
                 f"name another folder, or move it away: mv {folder} {folder}.old",
             )
         return Issued(subject, row.serial, "unchanged", row.not_after, str(folder))
-
-    def _good(self, folder: Path, names: Sequence[str], subject: str) -> CertificateRow | None:
-        if not all((folder / name).is_file() for name in names):
-            return None
-        try:
-            certificate = read_certificates(folder / names[1])[0]
-            row = self.fleet.registry.certificate(serial_of(certificate))
-            belongs = load_key(folder / names[0]).public_key() == certificate.public_key()
-        except FleetError:
-            return None
-        same = row.fingerprint == fingerprint(certificate) and row.subject == subject and belongs
-        return row if same and entry(row, self.fleet.clock()).state is State.VALID else None
 
 
 def entry(row: CertificateRow, now: float) -> CertificateEntry:
@@ -271,7 +261,6 @@ def entry(row: CertificateRow, now: float) -> CertificateEntry:
 def _values(
     row: CertificateRow, now: float
 ) -> tuple[str, str, str, str | None, str, State, str, str, str, str | None, str | None]:
-    span = Validity(int(parse_rfc3339(row.not_before)), int(parse_rfc3339(row.not_after)))
-    state = span.state(now, revoked=row.revoked_at is not None)
+    state = state_of(row, now)
     head = (row.serial, row.subject, row.profile, row.device_id, row.authority, state)
     return (*head, row.not_before, row.not_after, row.fingerprint, row.revoked_at, row.reason)

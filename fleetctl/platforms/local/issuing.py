@@ -97,7 +97,9 @@ class DeviceIssuer:
 
     def chain(self, row: CertificateRow) -> bytes:
         """The certificate with everything between it and the root, as PEM, leaf first."""
-        return row.pem.encode() + pem(*self._layout.authority(row.authority).issuers)
+        if row.authority not in self._intermediates:
+            self._intermediates[row.authority] = pem(*self._layout.authority(row.authority).issuers)
+        return row.pem.encode() + self._intermediates[row.authority]
 
     def authority(self) -> Authority:
         """The one that signs for devices now."""
@@ -106,6 +108,10 @@ class DeviceIssuer:
     @cached_property
     def _device_authority(self) -> Authority:
         return self._layout.authority(DEVICE_ISSUING)
+
+    @cached_property
+    def _intermediates(self) -> dict[str, bytes]:
+        return {}
 
     @cached_property
     def _layout(self) -> Layout:

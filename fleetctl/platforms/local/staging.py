@@ -28,7 +28,7 @@ def staged(target: Path, prefix: str | None = None) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def is_vacant(target: Path) -> bool:
@@ -72,10 +72,11 @@ def _sync(folder: Path) -> None:
     for root, _folders, names in os.walk(folder):
         for name in names:
             _sync_path(Path(root) / name, os.O_RDONLY)
-        _sync_folder(Path(root))
+        sync_folder(Path(root))
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Return when the names in a folder are on the disk."""
     _sync_path(path, os.O_RDONLY | os.O_DIRECTORY)
 
 

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from fleetctl.cli import broker, certs, init, ota, provision, publish, rollouts, tail, twin
+from fleetctl.cli import broker, certs, init, issuing, ota, provision, publish, rollouts, tail, twin
 from fleetctl.platforms import devices, messages, twins, updates
 from fleetctl.platforms.local.broker import BrokerEvent
+from fleetctl.platforms.local.bulk import BulkIssued
 from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
 from fleetctl.platforms.local.init import ContextMade
 from fleetctl.platforms.local.revocation import Revocation
+from fleetctl.platforms.local.signing import RequestMade, Signed
 from fleetctl.present.view import View, camel
 
 PAIRS: list[tuple[View, Any]] = [
@@ -30,7 +32,10 @@ PAIRS: list[tuple[View, Any]] = [
     (rollouts.ROLLOUT, updates.RolloutEntry),
     (certs.CERTIFICATE, CertificateEntry),
     (certs.DETAIL, CertificateDetail),
-    (certs.ISSUED, Issued),
+    (issuing.ISSUED, Issued),
+    (issuing.BULK, BulkIssued),
+    (issuing.SIGNED, Signed),
+    (issuing.REQUEST, RequestMade),
     (certs.REVOCATION, Revocation),
     (init.MADE, ContextMade),
     (broker.EVENT, BrokerEvent),
