@@ -32,6 +32,7 @@ MADE = View(
             hidden=True,
         ),
         Field("login", help="certificate, password or none.", hidden=True),
+        Field("keystore", help="Where root, release, rollout and authority keys are.", hidden=True),
     ),
     id="name",
 )
@@ -46,6 +47,7 @@ app = single("Make a context: registry, certificate authorities, signing keys.")
     example="""
     fleetctl init --tenant acme
     fleetctl init prod --tenant acme --broker mqtts://mqtt.example.com:8883
+    fleetctl init prod --tenant acme --keystore 'pkcs11:token=fleet?module-path=/usr/lib/softhsm/libsofthsm2.so'
     fleetctl init plant --tenant acme --external --broker mqtts://mqtt.example.com:8883 --ca ca.pem --cert me.pem --key me.key
     """,
 )
@@ -83,6 +85,12 @@ def init(
         str | None,
         typer.Option("--password-ref", metavar="REF", help="Where the password is: env:NAME, file:PATH or keyring:SERVICE/USER."),
     ] = None,
+    keystore: Annotated[
+        str,
+        typer.Option(
+            "--keystore", metavar="URI", help="For keys that sign: plain:, file:, keyring:SERVICE/USER or pkcs11:token=T."
+        ),
+    ] = "plain:",
 ) -> "ContextMade":
     """Make a context: a fleet of your own, or with --external one whose broker and PKI exist already."""
     from fleetctl.platforms.local.init import DEFAULT_BROKER, adopt_context, create_context
@@ -92,7 +100,9 @@ def init(
             raise UsageError(
                 "a fleet of your own makes its certificates itself", "leave them out, or adopt others with --external"
             )
-        return create_context(name, tenant, broker or DEFAULT_BROKER, operator, artifacts=artifacts)
+        made = create_context(name, tenant, broker or DEFAULT_BROKER, operator, artifacts=artifacts, keystore=keystore)
+        session.say(_kept(made))
+        return made
     if broker is None:
         raise UsageError("the broker that exists already is not named", "--broker mqtts://HOST:8883")
     if operator is not None:
@@ -101,7 +111,7 @@ def init(
         session.say("no --ca: the broker's certificate is checked against the authorities of this machine")
     if cert is None and username is None:
         session.say("neither --cert nor --username: the broker is dialled as nobody in particular")
-    return adopt_context(
+    made = adopt_context(
         name,
         tenant,
         broker,
@@ -112,4 +122,21 @@ def init(
         password_ref=password_ref,
         device_broker=device_broker,
         artifacts=artifacts,
+        keystore=keystore,
     )
+    session.say(_kept(made))
+    return made
+
+
+def _kept(made: "ContextMade") -> str:
+    """Where the keys are that sign, in one line."""
+    scheme = made.keystore.partition(":")[0]
+    folder = f"{made.folder}/keys"
+    match scheme:
+        case "plain":
+            return f"keys are not encrypted, in {folder}: init --keystore file:, keyring: or pkcs11: keeps them better"
+        case "file":
+            return f"keys are in {folder}, encrypted with your passphrase"
+        case "keyring":
+            return f"keys are in {folder}, encrypted with a key in the keyring: {made.keystore}"
+    return f"keys are on the token: {made.keystore}"

@@ -80,7 +80,9 @@ SERVING = View("serving", (Field("event", help="serving."), Field("url", help="W
 PlanFile = Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="The plan: plan.json.")]
 Key = Annotated[
     str | None,
-    typer.Option("--key", metavar="REF", help="A rollout key of one's own: env:NAME, file:PATH or keyring:SERVICE/USER."),
+    typer.Option(
+        "--key", metavar="REF", help="A rollout key of one's own: env:NAME, file:PATH, keyring:SERVICE/USER or pkcs11:…"
+    ),
 ]
 Rollout = Annotated[str | None, typer.Argument(metavar="[ROLLOUT]", help="Its id, of `ota list`.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Drive it to its end: 0, 8, 9, or 10 where --timeout passes first.")]

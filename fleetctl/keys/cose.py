@@ -2,11 +2,11 @@
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from fleetctl.errors import Malformed, Untrusted
+from fleetctl.errors import ConfigError, Malformed, Untrusted
 from fleetctl.keys.store import PrivateKey, PublicKey
 from fleetctl.wire.cose import EDDSA, ES256, SIGNATURE_LENGTH, Sign1, join, protect, split, to_be_signed
 from fleetctl.wire.document import PAYLOAD_LIMIT, rfc3339
@@ -23,6 +23,8 @@ class Signer:
     """Signs with one private key; Ed25519 makes the same bytes each time, ES256 does not (ADR 6)."""
 
     def __init__(self, key: PrivateKey) -> None:
+        if isinstance(key, rsa.RSAPrivateKey):
+            raise ConfigError("an RSA key signs certificates only", "name an Ed25519 or P-256 key")
         self._key = key
         self.public_key: PublicKey = key.public_key()
         self.alg, raw = _pinned(self.public_key)

@@ -1,16 +1,15 @@
 """Secret references: configuration says where a secret lies, never what it is. Messages name the reference, never the value."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from fleetctl import files
 from fleetctl.errors import ConfigError, NotFound
+from fleetctl.keys import ring
 from fleetctl.model.device import printable
 
 SECRET_LIMIT = 65536
 _SCHEMES = "write env:NAME, file:PATH or keyring:SERVICE/USER"
-_SAFE_BACKENDS = ("SecretService", "libsecret", "kwallet", "macOS", "Windows")
 
 
 def resolve(reference: str) -> str:
@@ -67,27 +66,7 @@ def _from_keyring(place: str) -> str:
     shown = printable("keyring:" + place)
     if not service or not user:
         raise ConfigError(f"secret {shown} names no service and user", _SCHEMES)
-    import keyring
-    from keyring.errors import KeyringError
-
-    backend = keyring.get_keyring()
-    if not is_safe(type(backend).__module__, [type(inner).__module__ for inner in getattr(backend, "backends", ())]):
-        raise ConfigError(
-            f"secret {shown} cannot be read: this machine has no keyring that encrypts (`{type(backend).__module__}`)",
-            "use env:NAME or file:PATH instead",
-        )
-    try:
-        secret = keyring.get_password(service, user)
-    except KeyringError as error:
-        raise ConfigError(f"secret {shown} cannot be read: the keyring is locked or absent", "unlock it and try again") from error
+    secret = ring.lookup(service, user)
     if secret is None:
         raise ConfigError(f"secret {shown} is not in the keyring", f"keyring set {service} {user}")
     return secret
-
-
-def is_safe(module: str, inner: Iterable[str] = ()) -> bool:
-    """Whether a keyring backend, named by its module, is the operating system's own; a chain is as safe as all of its links."""
-    if module == "keyring.backends.chainer":
-        links = list(inner)
-        return bool(links) and all(is_safe(link) for link in links)
-    return module.removeprefix("keyring.backends.") in _SAFE_BACKENDS

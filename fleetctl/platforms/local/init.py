@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 from fleetctl import config, files
 from fleetctl.config import Context, Paths
 from fleetctl.errors import Conflict, UsageError
+from fleetctl.keys.stores import PLAIN, KeyStore, open_store, remember_store, settled
 from fleetctl.model.certificate import check_operator
 from fleetctl.model.device import check_level, is_level, printable
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.platforms.local.existing import check_identity, first_name
-from fleetctl.platforms.local.founding import OPERATOR, make_identities, make_signing_keys
+from fleetctl.platforms.local.founding import OPERATOR, make_identities, make_signing_keys, unless_it_fails
 from fleetctl.platforms.local.layout import KEYS, PKI, REGISTRY, RELEASES, Layout
 from fleetctl.platforms.local.staging import is_vacant, staged
 from fleetctl.registry import Registry
@@ -33,7 +34,8 @@ _REFERENCE = re.compile(r"(env|file|keyring):.")
 class ContextMade:
     """A context that was made; `operator` is as whom fleetctl connects, `current` whether verbs without `--context` use it.
 
-    `authorities` is the file of who may sign the broker's certificate, or `system`; `login` how it logs in.
+    `authorities` is the file of who may sign the broker's certificate, or `system`; `login` how it logs in;
+    `keystore` where the keys are that sign.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ContextMade:
     folder: str
     authorities: str
     login: str
+    keystore: str
 
 
 def create_context(
@@ -56,17 +59,19 @@ def create_context(
     operator: str | None = None,
     *,
     artifacts: str | None = None,
+    keystore: str = PLAIN,
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> ContextMade:
     """Make a fleet of one's own, whole or not at all.
 
     `broker` is where devices will dial; the fleet's own listener is on the next port, artifacts are on the one after it.
-    `operator` is the name of whoever runs this, else the login name.
+    `operator` is the name of whoever runs this, else the login name. `keystore` is where the keys go that sign (`keys.stores`).
 
     Raises:
         Conflict: the context exists already; nothing is changed.
         UsageError: a name or an address is not one.
+        ConfigError, Denied, Unavailable: the key store cannot be used.
     """
     paths, folder = _place(name, tenant, environ)
     dialled = _own_endpoint(broker)
@@ -84,12 +89,12 @@ def create_context(
     )
     names = (dialled.host, *LOCAL_NAMES, urlsplit(context.artifacts).hostname or dialled.host)
 
-    def fill(layout: Layout, registry: Registry) -> None:
-        make_signing_keys(layout, tenant)
-        make_identities(layout, registry, person, names, clock())
+    def fill(layout: Layout, registry: Registry, store: KeyStore) -> None:
+        make_signing_keys(layout, store, tenant)
+        make_identities(layout, registry, store, person, names, clock())
 
-    _install(context, paths, fill, environ)
-    return _made(context, person, environ)
+    kept = _install(context, paths, fill, keystore, environ)
+    return _made(context, person, kept, environ)
 
 
 def adopt_context(
@@ -104,6 +109,7 @@ def adopt_context(
     password_ref: str | None = None,
     device_broker: str | None = None,
     artifacts: str | None = None,
+    keystore: str = PLAIN,
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> ContextMade:
@@ -145,8 +151,13 @@ def adopt_context(
         username=username,
         password_ref=_settled(password_ref),
     )
-    _install(context, paths, lambda layout, _: make_signing_keys(layout, tenant), environ)
-    return _made(context, username or first_name(cert), environ)
+
+    def fill(layout: Layout, _: Registry, store: KeyStore) -> None:
+        make_signing_keys(layout, store, tenant)
+        remember_store(store, layout.folder / KEYS)
+
+    kept = _install(context, paths, fill, keystore, environ)
+    return _made(context, username or first_name(cert), kept, environ)
 
 
 def _settled(reference: str | None) -> str | None:
@@ -183,12 +194,19 @@ def _login_name() -> str:
     return name if is_level(name) and len(name) <= 61 else "admin"
 
 
-def _install(context: Context, paths: Paths, fill: Callable[[Layout, Registry], None], environ: Mapping[str, str] | None) -> None:
+Fill = Callable[[Layout, Registry, KeyStore], None]
+
+
+def _install(context: Context, paths: Paths, fill: Fill, keystore: str, environ: Mapping[str, str] | None) -> str:
     """Build beside the place and move it there last: what is interrupted leaves no context, and a repeat starts anew.
+
+    Returns the URI under which the keys are found from then on.
 
     The configuration comes before the folder, because an entry without a folder is no context (`config.locate`), while a folder
     without an entry would be keys that nobody finds.
     """
+    uri = settled(keystore, context.name)
+    open_store(uri, context.keys_folder)  # a word that is no store is refused before anything is made
     files.private_folder(paths.data)
     with files.lock(paths.data / LOCK):
         _check_absent(context, paths, environ)
@@ -197,9 +215,11 @@ def _install(context: Context, paths: Paths, fill: Callable[[Layout, Registry], 
         with staged(context.folder, STAGING) as fresh:
             for name in (KEYS, PKI, RELEASES):
                 files.private_folder(fresh / name)
-            with Registry.create(fresh / REGISTRY, context.tenant) as registry:
-                fill(Layout(fresh), registry)
-            config.save_context(context, environ)
+            with unless_it_fails(open_store(uri, fresh / KEYS)) as store:
+                with Registry.create(fresh / REGISTRY, context.tenant) as registry:
+                    fill(Layout(fresh), registry, store)
+                config.save_context(context, environ)
+    return uri
 
 
 def _check_absent(context: Context, paths: Paths, environ: Mapping[str, str] | None) -> None:
@@ -219,7 +239,7 @@ def _check_absent(context: Context, paths: Paths, environ: Mapping[str, str] | N
     )
 
 
-def _made(context: Context, operator: str | None, environ: Mapping[str, str] | None) -> ContextMade:
+def _made(context: Context, operator: str | None, keystore: str, environ: Mapping[str, str] | None) -> ContextMade:
     """The record; the first context there is becomes the current one."""
     if not config.home(environ).current.exists():
         config.use_context(context.name, environ)
@@ -235,4 +255,5 @@ def _made(context: Context, operator: str | None, environ: Mapping[str, str] | N
         str(context.folder),
         "system" if context.ca is None else str(context.ca),
         "certificate" if context.cert else "password" if context.username else "none",
+        keystore,
     )

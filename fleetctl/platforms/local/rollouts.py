@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fleetctl import files
 from fleetctl.errors import Malformed, NotFound, Untrusted, UsageError
-from fleetctl.keys import secrets
 from fleetctl.keys.cose import Signer, UnknownKey, trust_key
-from fleetctl.keys.store import parse_key
+from fleetctl.keys.stores import open_reference
 from fleetctl.model import topic as topics
 from fleetctl.model.device import check_level
 from fleetctl.model.rollout import Plan, Rollout, Snapshot, State
@@ -49,7 +48,7 @@ def authority(releases: Releases, tenant: str, key: str | None) -> Authority:
     """The context's rollout key; or the key that a reference leads to, which then trusts itself alone."""
     if key is None:
         return Authority(releases.signer("rollout"), releases.trust, is_ours=True)
-    signer = Signer(parse_key(secrets.resolve(key).encode(), f"secret `{key}`"))
+    signer = Signer(open_reference(key))
     return Authority(signer, TrustDocument(1, tenant, (trust_key(signer.public_key, "rollout"),)), is_ours=False)
 
 

@@ -6,7 +6,8 @@ from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 
 from fleetctl.errors import ConfigError, FleetError, NotFound
-from fleetctl.keys.secrets import is_safe, resolve
+from fleetctl.keys.ring import is_safe
+from fleetctl.keys.secrets import resolve
 
 SECRET = "hunter2-geheim"
 
