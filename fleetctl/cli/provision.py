@@ -12,6 +12,7 @@ from fleetctl.cli.words import DeviceWord, DeviceWords, LimitWord, Refresh, Sele
 from fleetctl.platforms.devices import DeviceDetail, DeviceEntry, Imported, Provisioned, Removed
 from fleetctl.present.view import Field, View
 
+STATES = "manufactured, claimed, active, renewing, suspended, revoked or retired."
 DEVICE = View(
     "device",
     (
@@ -23,8 +24,10 @@ DEVICE = View(
         Field("firmware", help="The version that runs.", nullable=True),
         Field("lastSeen", help="When its last status was received.", nullable=True),
         Field("drift", "boolean", help="Whether it reports other than desired.", nullable=True),
-        Field("state", help="active or retired.", wide=True),
+        Field("state", help=STATES, wide=True),
         Field("createdAt", help="When it was added.", wide=True),
+        Field("serial", help="Its maker's.", wide=True, nullable=True),
+        Field("batch", help="The factory batch that it is of.", wide=True, nullable=True),
     ),
 )
 DETAIL = View(
@@ -44,8 +47,11 @@ DETAIL = View(
         Field("drift", "boolean", nullable=True),
         Field("desiredVersion", "integer"),
         Field("reportedVersion", "integer"),
-        Field("state", help="active or retired."),
+        Field("state", help=STATES),
         Field("createdAt"),
+        Field("serial", help="Its maker's.", nullable=True),
+        Field("batch", help="The factory batch that it is of.", nullable=True),
+        Field("profile", help="What it is given when it enrols.", nullable=True),
     ),
 )
 PROVISIONED = View(
@@ -74,6 +80,7 @@ REMOVED = View(
         Field("outcome", help="removed or unchanged."),
         Field("revoked", "integer", help="How many certificates were revoked."),
         Field("cleared", "boolean", help="Whether the broker has let go of what it retained; otherwise it is queued."),
+        Field("sessionsCut", "boolean", help="Whether no connection of it is left.", nullable=True),
     ),
 )
 
@@ -121,6 +128,7 @@ def add(
     example="""
     fleetctl provision import devices.csv
     fleetctl provision import devices.jsonl --bundles ./bundles
+    fleetctl provision import devices.csv --atomic --errors refused.jsonl
     """,
 )
 def import_file(
@@ -129,9 +137,16 @@ def import_file(
     bundles: Annotated[
         Path | None, typer.Option("--bundles", metavar="DIR", help="Write a bundle for each device there.")
     ] = None,
+    atomic: Annotated[bool, typer.Option("--atomic", help="Add all of them, or none if a line is refused.")] = False,
+    errors: Annotated[
+        Path | None, typer.Option("--errors", metavar="FILE", help="Write every refused line there, as JSON lines.")
+    ] = None,
 ) -> Imported:
-    """Add the devices that a file names: id, type, location and labels."""
-    return session.devices.import_file(file, bundles)
+    """Add the devices that a file names: id, type, location and labels. Importing it again adds what is missing."""
+    from fleetctl.present.progress import progress
+
+    with progress(file.name, None, session.terminal.stderr) as advance:
+        return session.devices.import_file(file, bundles, atomic=atomic, errors=errors, progress=advance)
 
 
 @verb(
@@ -142,6 +157,7 @@ def import_file(
     fleetctl provision list
     fleetctl provision list -l 'type=pump,status=stale' -o name
     fleetctl provision list -l 'firmware<2.1.0' --limit 10% --columns id,firmware
+    fleetctl provision list --state suspended --state revoked
     """,
 )
 def list_devices(
@@ -150,13 +166,20 @@ def list_devices(
     selector: SelectorWord = None,
     limit: LimitWord = None,
     retired: Annotated[bool, typer.Option("--retired", help="Those that were removed too.")] = False,
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help=f"Those in this state: {STATES[:-1]}; may be repeated."),
+    ] = None,
     refresh: Refresh = False,
 ) -> list[DeviceEntry]:
     """List devices, as the registry knows them."""
+    from fleetctl.model.lifecycle import life_cycle
+
+    states = [life_cycle(word) for word in state or ()]
     targets = session.targets(devices, selector, limit)
     if refresh:
         session.refresh(targets)
-    return list(session.devices.list(targets, retired=retired))
+    return list(session.devices.list(targets, retired=retired, states=states))
 
 
 @verb(app, DETAIL, name="show", example="fleetctl provision show pump-7 -o json")
@@ -182,7 +205,10 @@ def show(session: Session, device: DeviceWord, refresh: Refresh = False) -> Devi
 def remove(
     session: Session, devices: DeviceWords = None, selector: SelectorWord = None, limit: LimitWord = None
 ) -> list[Removed]:
-    """Remove devices: revoke certificates, clear retained messages, keep the record. The id is never used again."""
+    """Remove devices: revoke certificates, clear retained messages, keep the record. The id is never used again.
+
+    `provision decommission` is the same, and takes a reason.
+    """
     chosen = session.devices.resolve(session.targets(devices, selector, limit), retired=True)
     session.approve([device.id for device in chosen], "remove")
     return list(session.devices.remove(chosen))

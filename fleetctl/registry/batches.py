@@ -96,8 +96,12 @@ class Batches(Database):
         return True
 
     def batch_used(self, name: str) -> int:
-        """How many devices of a batch came further than the factory's list: what its quota counts."""
-        row = self.read_one("SELECT count(*) FROM devices WHERE batch = ? AND state <> ?", (name, LifeCycle.MANUFACTURED))
+        """How many devices of a batch have enrolled or were made: what its quota counts. One that is reset counts no more."""
+        row = self.read_one(
+            """SELECT count(*) FROM devices d WHERE d.batch = ? AND d.state <> ? AND (
+                d.state IN (?, ?, ?) OR EXISTS (SELECT 1 FROM certificates c WHERE c.device_id = d.id))""",
+            (name, LifeCycle.MANUFACTURED, LifeCycle.CLAIMED, LifeCycle.ACTIVE, LifeCycle.RENEWING),
+        )
         return int(row[0]) if row else 0
 
     def batch_sum(self, name: str) -> Sum:

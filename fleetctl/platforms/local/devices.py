@@ -1,17 +1,24 @@
 """The devices of a local fleet: provisioned in the registry, given an identity, found again, removed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetctl.errors import Unavailable
-from fleetctl.model import topic as topics
 from fleetctl.model.criteria import DeviceView
 from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.model.presence import view as presence_view
 from fleetctl.model.twin import drift
-from fleetctl.platforms.devices import DeviceDetail, DeviceEntry, Imported, Provisioned, Removed
+from fleetctl.platforms.devices import (
+    DeviceDetail,
+    DeviceEntry,
+    DeviceStatus,
+    Imported,
+    Provisioned,
+    Removed,
+    Replaced,
+    Transition,
+)
 from fleetctl.platforms.protocol import Targets
 from fleetctl.platforms.targets import choose, exact_ids, require_any, require_named
 
@@ -34,25 +41,34 @@ class LocalDevices:
         path = DevicePath(registry.tenant, location, device_type, device_id)
         device = Device(path, labels, created_at=_time(self.fleet.clock()))
         with registry.transaction():
-            is_new = registry.add_device(device)
+            is_new = registry.add_device(device, actor=self.fleet.actor)
             if bundle is not None:
                 self.fleet.certificates.issue_bundle(registry.device(device_id), bundle)
         return Provisioned(device_id, str(path), "added" if is_new else "unchanged", None if bundle is None else str(bundle))
 
-    def import_file(self, path: Path, bundles: Path | None = None) -> Imported:
+    def import_file(
+        self,
+        path: Path,
+        bundles: Path | None = None,
+        *,
+        atomic: bool = False,
+        errors: Path | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Imported:
         """Add what a .csv or .jsonl file names; with `bundles`, each new device gets a folder there.
 
         Raises:
             Partial: some lines were refused (the report is in the error); FleetError: all of them.
         """
-        from fleetctl.platforms.importing import import_file
+        from fleetctl.platforms.importing import Intake, import_file
 
-        return import_file(self, path, bundles, self.fleet.registry.transaction)
+        return import_file(self, path, bundles, Intake(self.fleet.registry.transaction, atomic, errors, progress))
 
-    def list(self, targets: Targets, *, retired: bool = False) -> Iterator[DeviceEntry]:
+    def list(self, targets: Targets, *, retired: bool = False, states: Collection[LifeCycle] = ()) -> Iterator[DeviceEntry]:
         now = self.fleet.clock()
-        for record in self._chosen(targets, now, retired=retired):
-            yield _entry(record, now)
+        for record in self._chosen(targets, now, retired=retired or LifeCycle.RETIRED in states):
+            if not states or record.device.state in states:
+                yield _entry(record, now)
 
     def show(self, device_id: str) -> DeviceDetail:
         """Raises `NotFound`; a removed device is shown too."""
@@ -69,16 +85,37 @@ class LocalDevices:
         records = self._chosen(require_named(targets), self.fleet.clock(), retired=retired and exact_ids(targets) is not None)
         return require_any([record.device for record in records], targets)
 
-    def remove(self, devices: Sequence[Device], reason: str = "cessationOfOperation") -> Sequence[Removed]:
+    def status(self, device_id: str) -> DeviceStatus:
+        """Its state with the timeline and its certificates; raises `NotFound`."""
+        from fleetctl.platforms.local.lifecycle import status
+
+        return status(self.fleet, self.show(device_id))
+
+    def remove(
+        self, devices: Sequence[Device], reason: str = "cessationOfOperation", *, why: str | None = None
+    ) -> Sequence[Removed]:
         """Revoke first, then retire, then clear: whatever stops it, repeating it finishes."""
-        revoked = self._revoke(devices, reason)
-        retired = [(device.id, self._retire(device)) for device in devices]
-        try:
-            self._flush()
-            cleared = True
-        except Unavailable:
-            cleared = False
-        return [Removed(name, outcome, revoked.get(name, 0), cleared) for name, outcome in retired]
+        from fleetctl.platforms.local.lifecycle import remove
+
+        return remove(self.fleet, devices, reason, why)
+
+    def suspend(self, devices: Sequence[Device], *, why: str | None = None) -> Sequence[Transition]:
+        """All of them on hold or none: certificates too, until they are resumed; raises `Conflict` for a retired one."""
+        from fleetctl.platforms.local.lifecycle import suspend
+
+        return suspend(self.fleet, devices, why)
+
+    def resume(self, devices: Sequence[Device], *, why: str | None = None) -> Sequence[Transition]:
+        """Each back in the state that it was suspended in; raises `Conflict` for one that was revoked or retired since."""
+        from fleetctl.platforms.local.lifecycle import resume
+
+        return resume(self.fleet, devices, why)
+
+    def replace(self, device_id: str, serial: str, *, reason: str = "superseded", why: str | None = None) -> Replaced:
+        """Another unit takes the place of the old one, with its id, path, labels and twin."""
+        from fleetctl.platforms.local.handover import replace
+
+        return replace(self.fleet, device_id, serial, reason, why)
 
     def refresh(self, devices: Sequence[Device]) -> int:
         """Read what the broker retains of these devices, and put back what it has lost; how many of them were heard of."""
@@ -104,33 +141,6 @@ class LocalDevices:
             for name in ids or ():
                 self.fleet.registry.active_device(name)
         return choose(self.fleet.registry.records(ids, retired=retired), targets, lambda record: self.view(record, now))
-
-    def _revoke(self, devices: Sequence[Device], reason: str) -> dict[str, int]:
-        """How many certificates of each device were good until now."""
-        registry = self.fleet.registry
-        live = {
-            device.id: sum(row.revoked_at is None for row in rows)
-            for device in devices
-            if registry.device(device.id).state is LifeCycle.ACTIVE and (rows := registry.certificates(device.id))
-        }
-        if live:
-            self.fleet.certificates.revoke_all(list(live), reason)
-        return live
-
-    def _retire(self, device: Device) -> str:
-        registry = self.fleet.registry
-        at = _time(self.fleet.clock())
-        with registry.transaction():
-            if not registry.retire_device(device.id, at):
-                return "unchanged"
-            for channel in topics.RETAINED_CHANNELS:
-                registry.enqueue(topics.of(device.path, channel), b"", at)
-        return "removed"
-
-    def _flush(self) -> None:
-        from fleetctl.platforms.local.outbox import flush
-
-        flush(self.fleet)
 
 
 def _time(seconds: float) -> str:
@@ -158,6 +168,8 @@ def _entry(record: "DeviceRecord", now: float) -> DeviceEntry:
         _drift(record),
         LifeCycle(device.state).value,
         device.created_at,
+        device.serial,
+        device.batch,
     )
 
 
@@ -180,4 +192,7 @@ def _detail(record: "DeviceRecord", now: float) -> DeviceDetail:
         record.reported_version or 0,
         entry.state,
         entry.created_at,
+        entry.serial,
+        entry.batch,
+        record.device.profile,
     )

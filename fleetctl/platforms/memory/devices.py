@@ -1,19 +1,28 @@
 """The devices of a fleet in memory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetctl.errors import Conflict, Unavailable
-from fleetctl.model import topic as topics
+from fleetctl.errors import Conflict
 from fleetctl.model.criteria import DeviceView
 from fleetctl.model.device import Device, DevicePath, LifeCycle, check_labels
 from fleetctl.model.presence import view
 from fleetctl.model.twin import drift
-from fleetctl.platforms.devices import DeviceDetail, DeviceEntry, Imported, Provisioned, Removed
-from fleetctl.platforms.importing import import_file
+from fleetctl.platforms.devices import (
+    DeviceDetail,
+    DeviceEntry,
+    DeviceStatus,
+    Imported,
+    Provisioned,
+    Removed,
+    Replaced,
+    Transition,
+)
+from fleetctl.platforms.importing import Intake, import_file
+from fleetctl.platforms.memory import lifecycle
 from fleetctl.platforms.memory.held import Held
 from fleetctl.platforms.protocol import Missing, Targets
 from fleetctl.platforms.targets import choose, exact_ids, require_any, require_named
@@ -38,7 +47,8 @@ class MemoryDevices:
         device = Device(path, check_labels(labels), created_at=rfc3339(self.fleet.clock()))
         held = self.fleet.held.get(device_id)
         if held is None:
-            self.fleet.held[device_id] = Held(device)
+            held = self.fleet.held[device_id] = Held(device)
+            held.note("added", device.created_at)
             return Provisioned(device_id, str(path), "added")
         if held.device.state is LifeCycle.RETIRED:
             raise Conflict(f"device id `{device_id}` was used before and is retired", "choose another id")
@@ -46,12 +56,20 @@ class MemoryDevices:
             raise Conflict(f"device `{device_id}` exists already and differs", f"see fleetctl provision show {device_id}")
         return Provisioned(device_id, str(path), "unchanged")
 
-    def import_file(self, path: Path, bundles: Path | None = None) -> Imported:
-        whole: Callable[[], AbstractContextManager[None]] = nullcontext
-        return import_file(self, path, bundles, whole)
+    def import_file(
+        self,
+        path: Path,
+        bundles: Path | None = None,
+        *,
+        atomic: bool = False,
+        errors: Path | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Imported:
+        return import_file(self, path, bundles, Intake(self._transaction, atomic, errors, progress))
 
-    def list(self, targets: Targets, *, retired: bool = False) -> Iterator[DeviceEntry]:
-        return (self._entry(held) for held in self._chosen(targets, retired=retired))
+    def list(self, targets: Targets, *, retired: bool = False, states: Collection[LifeCycle] = ()) -> Iterator[DeviceEntry]:
+        chosen = self._chosen(targets, retired=retired or LifeCycle.RETIRED in states)
+        return (self._entry(held) for held in chosen if not states or held.device.state in states)
 
     def show(self, device_id: str) -> DeviceDetail:
         held = self.fleet.find(device_id)
@@ -63,6 +81,7 @@ class MemoryDevices:
             heartbeat=None if said is None else said.heartbeat,
             desired_version=held.version,
             reported_version=held.reported.version if held.reported else 0,
+            profile=held.device.profile,
             **asdict(entry),
         )
 
@@ -72,31 +91,47 @@ class MemoryDevices:
             targets,
         )
 
-    def remove(self, devices: Sequence[Device], reason: str = "cessationOfOperation") -> Sequence[Removed]:
-        outcomes = [(device.id, self._retire(device)) for device in devices]
-        try:
-            self.fleet.flush()
-        except Unavailable:
-            return [Removed(name, outcome, 0, False) for name, outcome in outcomes]
-        return [Removed(name, outcome, 0, True) for name, outcome in outcomes]
+    def status(self, device_id: str) -> DeviceStatus:
+        return lifecycle.status(self.fleet, self.show(device_id))
+
+    def remove(
+        self, devices: Sequence[Device], reason: str = "cessationOfOperation", *, why: str | None = None
+    ) -> Sequence[Removed]:
+        return lifecycle.remove(self.fleet, devices, why)
+
+    def suspend(self, devices: Sequence[Device], *, why: str | None = None) -> Sequence[Transition]:
+        with self._transaction():
+            return lifecycle.suspend(self.fleet, devices, why)
+
+    def resume(self, devices: Sequence[Device], *, why: str | None = None) -> Sequence[Transition]:
+        with self._transaction():
+            return lifecycle.resume(self.fleet, devices, why)
+
+    def replace(self, device_id: str, serial: str, *, reason: str = "superseded", why: str | None = None) -> Replaced:
+        return lifecycle.replace(self.fleet, device_id, serial, why)
 
     def refresh(self, devices: Sequence[Device]) -> int:
         return self.fleet.refresh(devices)
 
-    def _retire(self, device: Device) -> str:
-        held = self.fleet.find(device.id)
-        if held.device.state is LifeCycle.RETIRED:
-            return "unchanged"
-        held.device = replace(held.device, state=LifeCycle.RETIRED)
-        self.fleet.outbox.update({topics.of(device.path, channel): b"" for channel in topics.RETAINED_CHANNELS})
-        return "removed"
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """What fails inside changes no device."""
+        before = {name: (held, held.device, len(held.timeline)) for name, held in self.fleet.held.items()}
+        try:
+            yield
+        except BaseException:
+            for held, device, steps in before.values():
+                held.device = device
+                del held.timeline[steps:]
+            self.fleet.held = {name: held for name, (held, _, _) in before.items()}
+            raise
 
     def _chosen(self, targets: Targets, *, retired: bool = False) -> Iterator[Held]:
         names = exact_ids(targets)
         for name in names or ():
             self.fleet.find(name) if retired else self.fleet.active(name)
         held = [self.fleet.held[name] for name in (sorted(self.fleet.held) if names is None else names)]
-        live = [each for each in held if retired or each.device.state is LifeCycle.ACTIVE]
+        live = [each for each in held if retired or each.device.state.present]
         return choose(live, targets, self._view)
 
     def _view(self, held: Held) -> DeviceView:
@@ -123,4 +158,6 @@ class MemoryDevices:
             bool(drift(held.desired, held.reported.reported)) if held.version and held.reported else None,
             device.state.value,
             device.created_at,
+            device.serial,
+            device.batch,
         )

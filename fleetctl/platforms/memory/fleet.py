@@ -40,7 +40,7 @@ class MemoryFleet:
         """The id of the device that said it; None if it is not believed."""
         found = topics.split(topic)
         held = self.held.get(found[0].device_id) if found else None
-        if found is None or held is None or held.device.path != found[0] or held.device.state is LifeCycle.RETIRED:
+        if found is None or held is None or held.device.path != found[0] or not held.device.state.believed:
             return None
         try:
             if found[1] == Channel.TWIN_REPORTED:

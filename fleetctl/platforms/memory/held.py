@@ -1,10 +1,12 @@
 """What a fleet in memory holds of a device."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fleetctl.model.device import Device
+from fleetctl.model.device import Device, LifeCycle
+from fleetctl.model.lifecycle import check_move
+from fleetctl.platforms.devices import Step
 from fleetctl.wire.presence import Presence
 from fleetctl.wire.twin import Desired, Reported
 
@@ -17,6 +19,7 @@ class Held:
     seen_at: float | None = None
     reported: Reported | None = None
     reported_at: float | None = None
+    timeline: list[Step] = field(default_factory=list)
 
     @property
     def version(self) -> int:
@@ -25,3 +28,16 @@ class Held:
     @property
     def desired(self) -> Mapping[str, Any]:
         return {} if self.said is None else self.said.desired
+
+    def move(self, to: LifeCycle, event: str, at: str, why: str | None) -> bool:
+        """Take a step; False if it is there already; raises `Conflict` for one that no device takes."""
+        before = self.device.state
+        if before is to:
+            return False
+        check_move(self.device.id, before, to)
+        self.device = replace(self.device, state=to)
+        self.note(event, at, why, before)
+        return True
+
+    def note(self, event: str, at: str, why: str | None = None, before: LifeCycle | None = None) -> None:
+        self.timeline.append(Step(at, event, before, self.device.state, why, None))
