@@ -8,7 +8,7 @@ from fleetctl.errors import Conflict, NotFound
 from fleetctl.model.batch import Batch, BatchState, checked
 from fleetctl.model.device import LifeCycle, printable
 from fleetctl.model.profile import ProvisioningProfile, parse
-from fleetctl.registry.database import Database, Row
+from fleetctl.registry.database import Database, Row, upsert
 
 _BATCH = """SELECT name, profile, location, type, quota, not_before, not_after, state, labels, created_at, closed_at
     FROM batches"""
@@ -49,7 +49,7 @@ class Batches(Database):
             held = self.read_one("SELECT document FROM profiles WHERE name = ?", (profile.name,))
             if held is not None and held[0] == document:
                 return False
-            self.write("INSERT OR REPLACE INTO profiles VALUES (?, ?)", (profile.name, document))
+            self.write(upsert("profiles", "name", "document"), (profile.name, document))
         return True
 
     def add_batch(self, batch: Batch) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import astuple, dataclass
 
 from fleetctl.errors import Conflict, NotFound
 from fleetctl.model.device import printable
-from fleetctl.registry.database import Database
+from fleetctl.registry.database import Database, upsert
 
 _SELECT = """SELECT serial, authority, profile, subject, device_id, not_before, not_after, fingerprint, pem, revoked_at, reason,
     spki, replaces, proven_at FROM certificates"""
@@ -115,5 +115,5 @@ class Certificates(Database):
             held = self.read_one("SELECT number, this_update FROM crls WHERE authority = ?", (authority,))
             number, this_update = (1, int(now)) if held is None else (held[0] + 1, max(int(now), held[1] + 1))
             end = None if lifetime is None else this_update + lifetime
-            self.write("INSERT OR REPLACE INTO crls VALUES (?, ?, ?, ?)", (authority, number, this_update, end))
+            self.write(upsert("crls", "authority", "number", "this_update", "next_update"), (authority, number, this_update, end))
         return number, this_update

@@ -1,21 +1,19 @@
 """Devices in the registry: an id is given out once, and its record is kept for ever."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fleetctl.errors import Conflict, NotFound
 from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, printable
 from fleetctl.model.presence import Sighting, supersedes
-from fleetctl.registry.database import Row
+from fleetctl.registry.database import Row, marks, pages, upsert
 from fleetctl.registry.timeline import Timeline, TimelineRow
 
 PAGE = 500
 """How many rows a stream reads at a time."""
 
 _COLUMNS = """SELECT d.id, d.tenant, d.location, d.type, d.state, d.created_at,
-    (SELECT json_group_object(key, value) FROM labels WHERE device_id = d.id),
     p.status, p.session, p.firmware, p.digest, p.heartbeat, p.received_at, t.version, t.desired, r.version, r.reported,
     d.serial, d.batch, d.profile
 """
@@ -36,6 +34,7 @@ class DeviceRecord:
     reported: Mapping[str, Any] | None = None
 
 
+_PRESENCE = upsert("presence", "device_id", "status", "session", "firmware", "digest", "heartbeat", "document", "received_at")
 _BELIEVED = ", ".join(f"'{state}'" for state in BELIEVED)
 
 
@@ -108,10 +107,10 @@ class Devices(Timeline):
     def records(self, ids: Iterable[str] | None = None, *, retired: bool = False) -> Iterator[DeviceRecord]:
         """All devices in the order of their ids, or those of `ids` that exist; `retired` includes what was removed."""
         states = "" if retired else f" AND d.state <> '{LifeCycle.RETIRED}'"
-        pages = self._all_pages(states) if ids is None else self._pages_of(ids, states)
-        for page in pages:
-            for row in page:
-                yield self._record(row)
+        for rows in self._all_pages(states) if ids is None else self._pages_of(ids, states):
+            labels = self._labels([row[0] for row in rows])
+            for row in rows:
+                yield self._record(row, labels.get(row[0], {}))
 
     def device_ids(self, prefix: str = "", limit: int = -1) -> list[str]:
         """Ids of active devices that begin with `prefix`, for completion."""
@@ -140,7 +139,7 @@ class Devices(Timeline):
             if not self.knows(path) or not supersedes(seen, self.sighting(path.device_id)):
                 return False
             self.write(
-                "INSERT OR REPLACE INTO presence VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                _PRESENCE,
                 (
                     path.device_id,
                     seen.status,
@@ -184,19 +183,24 @@ class Devices(Timeline):
             after = page[-1][0]
 
     def _pages_of(self, ids: Iterable[str], states: str) -> Iterator[list[Row]]:
-        named = "FROM json_each(?) named CROSS JOIN devices d ON d.id = named.value "
-        statement = _COLUMNS + named + _HEARD + "WHERE true" + states + " ORDER BY named.key"
-        wanted = list(dict.fromkeys(ids))
-        for start in range(0, len(wanted), PAGE):
-            yield self.read(statement, (json.dumps(wanted[start : start + PAGE]),))
+        for page in pages(ids):
+            statement = f"{_COLUMNS}FROM devices d {_HEARD}WHERE d.id IN ({marks(page)}){states}"
+            found = {row[0]: row for row in self.read(statement, page)}
+            yield [found[name] for name in page if name in found]
 
-    def _record(self, row: Row) -> DeviceRecord:
+    def _labels(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        labels: dict[str, dict[str, str]] = {}
+        statement = f"SELECT device_id, key, value FROM labels WHERE device_id IN ({marks(ids)}) ORDER BY device_id, key"  # noqa: S608
+        for name, key, value in self.read(statement, ids) if ids else ():
+            labels.setdefault(name, {})[key] = value
+        return labels
+
+    def _record(self, row: Row, labels: Mapping[str, str]) -> DeviceRecord:
         path = DevicePath(row[1], row[2], row[3], row[0])
-        labels = dict(sorted(self.parse(row[6]).items()))
-        device = Device(path, labels, LifeCycle(row[4]), row[5], *row[17:20])
-        sighting = None if row[7] is None else Sighting(*row[7:13])
-        desired, reported = (None if text is None else self.parse(text) for text in (row[14], row[16]))
-        return DeviceRecord(device, sighting, row[13], desired, row[15], reported)
+        device = Device(path, labels, LifeCycle(row[4]), row[5], *row[16:19])
+        sighting = None if row[6] is None else Sighting(*row[6:12])
+        desired, reported = (None if text is None else self.parse(text) for text in (row[13], row[15]))
+        return DeviceRecord(device, sighting, row[12], desired, row[14], reported)
 
 
 def _text(document: str | bytes) -> str:

@@ -6,7 +6,10 @@ from typing import Any
 
 from fleetctl.errors import Conflict
 from fleetctl.model.device import DevicePath
-from fleetctl.registry.database import Database, Row
+from fleetctl.registry.database import Database, Row, upsert
+
+_TWIN = upsert("twins", "device_id", "version", "desired", "digest", "updated_at")
+_REPORTED = upsert("reported", "device_id", "version", "reported", "received_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Projections(Database):
                 raise Conflict(
                     f"twin of `{device_id}` is at version {held}: {version} cannot follow", f"see fleetctl twin get {device_id}"
                 )
-            self.write("INSERT OR REPLACE INTO twins VALUES (?, ?, ?, ?, ?)", (device_id, version, desired_json, digest, at))
+            self.write(_TWIN, (device_id, version, desired_json, digest, at))
 
     def remember_reported(self, path: DevicePath, version: int, reported_json: str, received_at: float) -> bool:
         """Keep what a device reports of itself; False if no active device lives at that path."""
@@ -68,7 +71,7 @@ class Projections(Database):
             ):
                 return False
             row = (path.device_id, version, reported_json, received_at)
-            self.write("INSERT OR REPLACE INTO reported VALUES (?, ?, ?, ?)", row)
+            self.write(_REPORTED, row)
         return True
 
     def enqueue(self, topic: str, payload: bytes, at: str) -> int:

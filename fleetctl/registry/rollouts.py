@@ -1,15 +1,14 @@
 """Rollouts in the registry: their records, the order numbers given to devices, and what devices said of their updates."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from fleetctl.errors import NotFound
 from fleetctl.model.device import DevicePath, printable
-from fleetctl.registry.database import Database
+from fleetctl.registry.database import Database, marks, pages, upsert
 
-PAGE = 500
+_ROLLOUT = upsert("rollouts", "id", "release", "state", "plan_digest", "record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class UpdateStatusRow:
 
 class Rollouts(Database):
     def save_rollout(self, rollout: str, release: str, state: str, plan_digest: str, record_json: str) -> None:
-        self.write("INSERT OR REPLACE INTO rollouts VALUES (?, ?, ?, ?, ?)", (rollout, release, state, plan_digest, record_json))
+        self.write(_ROLLOUT, (rollout, release, state, plan_digest, record_json))
 
     def rollout(self, rollout: str) -> RolloutRow:
         """Raises `NotFound`."""
@@ -54,11 +53,8 @@ class Rollouts(Database):
         """The highest order number given to each device, 0 where none was."""
         wanted = list(device_ids)
         found = dict.fromkeys(wanted, 0)
-        for start in range(0, len(wanted), PAGE):
-            part = wanted[start : start + PAGE]
-            statement = "SELECT device_id, number FROM orders WHERE device_id IN (SELECT value FROM json_each(?))"
-            rows = self.read(statement, (json.dumps(part),))
-            found.update(rows)
+        for page in pages(wanted):
+            found.update(self.read(f"SELECT device_id, number FROM orders WHERE device_id IN ({marks(page)})", page))  # noqa: S608
         return found
 
     def raise_order(self, device_id: str, order: int) -> None:

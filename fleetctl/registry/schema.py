@@ -1,5 +1,7 @@
 """The shape of a registry file: what each schema version adds."""
 
+from fleetctl.errors import FleetError
+
 APPLICATION_ID = 0x464C4354  # "FLCT": tells our files from other SQLite files
 
 _FIRST = (
@@ -111,3 +113,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _IDENTITY)
 """The statements that lead from schema version n to n + 1, at index n."""
 
 VERSION = len(MIGRATIONS)
+
+
+def newer(name: str, version: int) -> FleetError:
+    """What is said of a registry that a newer fleetctl wrote."""
+    return FleetError(
+        f"registry `{name}` was written by a newer fleetctl (schema {version}, this one knows {VERSION})",
+        "pip install --upgrade fleetctl",
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleetctl.errors import ConfigError, Conflict, Denied, FleetError, Unavailable
-from fleetctl.registry import Registry, database, schema
+from fleetctl.registry import Registry, schema, sqlite
 
 
 def test_a_new_registry_knows_its_tenant_and_only_its_owner_reads_it(registry: Registry, path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_registry_that_may_not_be_opened_says_so(registry: Registry, tmp_path:
 
 
 def test_a_busy_registry_is_unavailable(registry: Registry, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.01)
     with Registry.open(path) as other, registry.transaction(), pytest.raises(Unavailable, match="is busy"):
         other.raise_order("pump-1", 1)
 

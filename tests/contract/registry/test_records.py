@@ -112,15 +112,16 @@ def test_only_a_greater_attempt_and_step_replaces_what_a_device_said(registry: R
     assert (row.device_id, row.attempt, row.step, row.document["phase"]) == ("pump-1", 2, 1, "accepted")
 
 
-def test_two_processes_that_write_at_once_lose_nothing(registry: Registry, path: Path) -> None:
+def test_two_processes_that_write_at_once_lose_nothing(registry: Registry, place: Path | str) -> None:
     code = """
 import sys; from pathlib import Path; from fleetctl.registry import Registry; from fleetctl.errors import Conflict
-with Registry.open(Path(sys.argv[1])) as registry:
+place = sys.argv[1]
+with Registry.open(place if "://" in place else Path(place)) as registry:
     for _ in range(40):
         with registry.transaction():
             registry.save_desired("pump-1", registry.twin("pump-1").version + 1, "{}", "", "")
 """
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(2)]
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(place)]) for _ in range(2)]
 
     assert [process.wait(60) for process in processes] == [0, 0]
     assert registry.twin("pump-1").version == 80
