@@ -39,6 +39,13 @@ def check_device_id(text: str) -> str:
     return check_level("device id", text)
 
 
+def rank(device_id: str) -> int:
+    """The place of a device in every share of a fleet: 63 bits of the hash of its id, so that 10 % are always among 20 %."""
+    from hashlib import sha256  # late: it costs a tenth of what `provision list` takes to start
+
+    return int.from_bytes(sha256(device_id.encode()).digest()[:8]) >> 1
+
+
 def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the labels sorted by key; raise `UsageError` for a key or a value that no selector could name."""
     for key, value in labels.items():

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from fleetctl.errors import UsageError
 from fleetctl.model.criteria import Criterion, DeviceView, criterion
-from fleetctl.model.device import printable
+from fleetctl.model.device import printable, rank
 
 DEPTH_LIMIT = 50
 LENGTH_LIMIT = 20_000
@@ -91,9 +91,7 @@ def limit(ids: Sequence[str], size: str) -> list[str]:
     if found is None or (found[2] and not 0 < float(found[2]) <= 100) or found[1] == "0":
         raise UsageError(f"{printable(size)} is not a limit", "write a number of devices (25) or a share of them (10%)")
     count = int(found[1]) if found[1] else -int(-len(ids) * float(found[2]) // 100)
-    from hashlib import sha256  # late: it costs a tenth of what `provision list` takes to start
-
-    chosen = set(heapq.nsmallest(count, ids, key=lambda name: (sha256(name.encode()).digest(), name)))
+    chosen = set(heapq.nsmallest(count, ids, key=lambda name: (rank(name), name)))
     return [name for name in ids if name in chosen]
 
 

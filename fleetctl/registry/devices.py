@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fleetctl.errors import Conflict, NotFound
-from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, printable
+from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, printable, rank
 from fleetctl.model.presence import Sighting, supersedes
 from fleetctl.registry.database import Row, marks, pages, upsert
 from fleetctl.registry.timeline import Timeline, TimelineRow
@@ -54,15 +54,15 @@ class Devices(Timeline):
             self._check_serial(device)
             path = device.path
             self.write(
-                "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?)",
+                "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
                 (
                     *(device.id, path.tenant, path.location, path.device_type, device.state, device.created_at),
-                    *(device.serial, device.batch, device.profile),
+                    *(device.serial, device.batch, device.profile, rank(device.id)),
                 ),
             )
             self._add(device.id, TimelineRow(device.created_at, "added", None, device.state, None, actor))
             for key, value in labels.items():
-                self.write("INSERT INTO labels VALUES (?, ?, ?)", (device.id, key, value))
+                self.write("INSERT INTO labels VALUES (?, ?, ?, ?)", (device.id, key, value, rank(device.id)))
         return True
 
     def retire_device(self, device_id: str, at: str, *, reason: str | None = None, actor: str | None = None) -> bool:

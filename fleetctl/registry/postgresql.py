@@ -190,9 +190,11 @@ def _migrate(engine: Postgresql) -> None:
     engine.begin()
     with contextlib.ExitStack() as undo:
         undo.callback(engine.command, "ROLLBACK")
-        for number in range(_version(engine) or 0, schema.VERSION):
+        before = _version(engine) or 0
+        for number in range(before, schema.VERSION):
             for statement in schema.MIGRATIONS[number]:
                 engine.command(declared(statement))
+        schema.fill(engine, before)
         engine.write("UPDATE meta SET value = ? WHERE key = 'schema'", (str(schema.VERSION),))
         undo.pop_all()
     engine.command("COMMIT")

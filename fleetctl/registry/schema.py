@@ -1,6 +1,8 @@
 """The shape of a registry file: what each schema version adds."""
 
 from fleetctl.errors import FleetError
+from fleetctl.model.device import rank
+from fleetctl.registry.engine import Engine
 
 APPLICATION_ID = 0x464C4354  # "FLCT": tells our files from other SQLite files
 
@@ -109,10 +111,43 @@ _IDENTITY = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _IDENTITY)
+# A million devices: `rank` is a device's place in every share (`model.selector.rank`), so that a limit is the head of an index.
+_SCALE = (
+    "ALTER TABLE devices ADD COLUMN rank INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX devices_by_rank ON devices (rank, id)",
+    "ALTER TABLE labels ADD COLUMN rank INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX labels_by_rank ON labels (key, value, rank, device_id)",
+    "CREATE INDEX presence_by_firmware ON presence (firmware, device_id)",
+    """CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, actor TEXT, action TEXT NOT NULL, subject TEXT NOT NULL,
+        device_id TEXT, reason TEXT, detail TEXT
+    )""",
+    "CREATE INDEX audit_by_device ON audit (device_id, id)",
+    "CREATE TABLE groups (name TEXT PRIMARY KEY, selector TEXT NOT NULL, created_at TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE twin_history (
+        device_id TEXT NOT NULL, version INTEGER NOT NULL, desired TEXT NOT NULL, digest TEXT NOT NULL, at TEXT NOT NULL,
+        actor TEXT, reason TEXT, PRIMARY KEY (device_id, version)
+    ) WITHOUT ROWID""",
+    "INSERT INTO twin_history SELECT device_id, version, desired, digest, updated_at, NULL, NULL FROM twins",
+    "CREATE TABLE twin_schemas (type TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE bulk_writes (
+        id TEXT PRIMARY KEY, kind TEXT NOT NULL, document TEXT NOT NULL, done INTEGER NOT NULL, total INTEGER NOT NULL,
+        after_id TEXT NOT NULL, created_at TEXT NOT NULL, finished_at TEXT
+    ) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _IDENTITY, _SCALE)
 """The statements that lead from schema version n to n + 1, at index n."""
 
 VERSION = len(MIGRATIONS)
+
+
+def fill(engine: Engine, before: int) -> None:
+    """What no statement can compute when a registry comes from version `before`."""
+    if before < 3:
+        for name in [row[0] for row in engine.read("SELECT id FROM devices WHERE rank = 0", ())]:
+            engine.write("UPDATE devices SET rank = ? WHERE id = ?", (rank(name), name))
+        engine.write("UPDATE labels SET rank = (SELECT rank FROM devices WHERE id = device_id)", ())
 
 
 def newer(name: str, version: int) -> FleetError:

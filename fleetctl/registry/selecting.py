@@ -4,12 +4,14 @@ A condition never leaves out a device that the selector matches. Where it is not
 what is reported) it may let more through, and whoever reads the rows asks `Selector.matches` of each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from fleetctl.model.criteria import Criterion, Operand
+from fleetctl.model.device import LifeCycle
 from fleetctl.model.presence import PATIENCE, View
 from fleetctl.model.selector import All, Node, Selector
+from fleetctl.registry.database import PAGE, Database, marks
 
 _COLUMNS = {"id": "d.id", "type": "d.type", "location": "d.location"}
 _WILD = "*?["
@@ -36,17 +38,18 @@ def compiled(selector: Selector, now: float) -> Condition:
 
 def label_of(selector: Selector) -> tuple[str, str] | None:
     """The label that every device of the selector has with exactly this value, if it names one: the index to begin with."""
-    parts = selector.root.parts if isinstance(selector.root, All) else (selector.root,)
-    for part in parts:
-        if (
-            isinstance(part, Criterion)
-            and part.field.startswith("label.")
-            and part.operator in ("=", "in")
-            and len(part.operands) == 1
-            and not _is_glob(part.operands[0])
-        ):
-            return part.field.removeprefix("label."), part.operands[0].text
-    return None
+    found = _driving(selector.root)
+    return None if found is None else (found.field.removeprefix("label."), found.operands[0].text)
+
+
+def _driving(root: Node) -> Criterion | None:
+    parts = root.parts if isinstance(root, All) else (root,)
+    return next((part for part in parts if isinstance(part, Criterion) and _is_one_label(part)), None)
+
+
+def _is_one_label(asked: Criterion) -> bool:
+    is_equal = asked.field.startswith("label.") and asked.operator in ("=", "in") and len(asked.operands) == 1
+    return is_equal and not _is_glob(asked.operands[0])
 
 
 def _node(node: Node, now: float) -> Condition:
@@ -75,9 +78,9 @@ def _text(column: str, asked: Criterion, *, never_null: bool = False) -> Conditi
     exact = [operand.text for operand in asked.operands if not _is_glob(operand)]
     if asked.operator in ("!=", "notin"):
         # a glob that matched more than its beginning says must not take away what only begins like it
-        kept = f"{column} NOT IN ({_marks(exact)})" if exact else "1 = 1"
+        kept = f"{column} NOT IN ({marks(exact)})" if exact else "1 = 1"
         return Condition(kept if never_null else f"({column} IS NULL OR {kept})", tuple(exact), exact=not globs)
-    either = [f"{column} IN ({_marks(exact)})"] if exact else []
+    either = [f"{column} IN ({marks(exact)})"] if exact else []
     parameters: list[str] = list(exact)
     for glob in globs:
         beginning = _beginning(glob.text)
@@ -140,7 +143,7 @@ def _label(asked: Criterion) -> Condition:
             if any(_is_glob(operand) for operand in asked.operands):
                 return ANYTHING
             values = [operand.text for operand in asked.operands]
-            return Condition(f"d.id NOT IN ({_HAVING} AND value IN ({_marks(values)}))", (key, *values))
+            return Condition(f"d.id NOT IN ({_HAVING} AND value IN ({marks(values)}))", (key, *values))
     return Condition(f"d.id IN ({_HAVING})", (key,), exact=asked.operator == "exists")
 
 
@@ -152,5 +155,48 @@ def _beginning(pattern: str) -> str:
     return pattern[: min(pattern.index(letter) for letter in _WILD if letter in pattern)]
 
 
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
+class Selecting(Database):
+    """Reads ids only, in pages, so that a fleet of any size costs the same memory."""
+
+    def selected(self, asked: Selector | None, now: float, *, retired: bool = False) -> Iterator[list[str]]:
+        """Pages of the ids, in their order, of devices that may match: exactly those where the condition is exact."""
+        source, where, parameters = _question(asked, now, retired)
+        key = "k.device_id" if source.startswith("labels") else "d.id"
+        statement = f"SELECT d.id FROM {source} WHERE {where} AND {key} > ? ORDER BY {key} LIMIT {PAGE}"  # noqa: S608
+        after = ""
+        while page := [row[0] for row in self.read(statement, (*parameters, after))]:
+            yield page
+            after = page[-1]
+
+    def first_selected(self, asked: Selector | None, now: float, size: int, *, retired: bool = False) -> list[str]:
+        """The `size` ids that a limit keeps, where the condition is exact."""
+        source, where, parameters = _question(asked, now, retired)
+        order = "k.rank, k.device_id" if source.startswith("labels") else "d.rank, d.id"
+        statement = f"SELECT d.id FROM {source} WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608
+        return [row[0] for row in self.read(statement, (*parameters, size))]
+
+    def count_selected(self, asked: Selector | None, now: float, *, retired: bool = False) -> int:
+        source, where, parameters = _question(asked, now, retired)
+        return int(self.read(f"SELECT count(*) FROM {source} WHERE {where}", parameters)[0][0])  # noqa: S608
+
+
+def _question(asked: Selector | None, now: float, retired: bool) -> tuple[str, str, tuple[str | float, ...]]:
+    """Tables, condition and parameters; a label that all of them have is where to begin."""
+    begin = None if asked is None else _driving(asked.root)
+    condition = _rest(asked, begin, now)
+    where = condition.sql if retired else f"d.state <> '{LifeCycle.RETIRED}' AND ({condition.sql})"
+    heard = " LEFT JOIN presence p ON p.device_id = d.id" if "p." in condition.sql else ""
+    if begin is None:
+        return f"devices d{heard}", where, condition.parameters
+    label = begin.field.removeprefix("label."), begin.operands[0].text
+    source = f"labels k JOIN devices d ON d.id = k.device_id{heard}"
+    return source, f"k.key = ? AND k.value = ? AND {where}", (*label, *condition.parameters)
+
+
+def _rest(asked: Selector | None, begin: Criterion | None, now: float) -> Condition:
+    """What is asked beyond the label that it begins with."""
+    if asked is None or asked.root is begin:
+        return Condition("1 = 1")
+    if begin is None or not isinstance(asked.root, All):
+        return compiled(asked, now)
+    return _node(All(tuple(part for part in asked.root.parts if part is not begin)), now)

@@ -138,6 +138,7 @@ def _migrate(engine: Sqlite, version: int) -> None:
         for number in range(version, schema.VERSION):
             for statement in schema.MIGRATIONS[number]:
                 engine.command(statement)
+        schema.fill(engine, version)
         engine.command(f"PRAGMA user_version = {schema.VERSION}")
     except BaseException:
         engine.command("ROLLBACK")
