@@ -49,23 +49,23 @@ class Audit(Database):
 
     def audit(self, asked: AuditFilter) -> Iterator[AuditRow]:
         """Oldest first, in bounded memory."""
-        named = {"device_id = ?": asked.device_id, "actor = ?": asked.actor, "at >= ?": asked.since}
-        given = {words: value for words, value in named.items() if value is not None}
-        if asked.action is not None:
-            given["(action = ? OR substr(action, 1, ?) = ?)"] = asked.action
-        where = " AND ".join(["id > ?", *given])
+        where, parameters = _where(asked)
+        statement = f"""SELECT id, at, actor, action, subject, device_id, reason, detail FROM audit
+            WHERE {where} id > ? ORDER BY id LIMIT {PAGE}"""  # noqa: S608
         after = 0
-        while True:
-            parameters: list[object] = [after, *(value for words, value in given.items() if not words.startswith("("))]
-            if asked.action is not None:
-                parameters += [asked.action, len(asked.action) + 1, f"{asked.action}."]
-            rows = self.read(
-                f"""SELECT id, at, actor, action, subject, device_id, reason, detail FROM audit
-                WHERE {where} ORDER BY id LIMIT {PAGE}""",  # noqa: S608
-                parameters,
-            )
+        while rows := self.read(statement, (*parameters, after)):
             for row in rows:
-                yield AuditRow(*row[:7], None if row[7] is None else self.parse(row[7]))
-            if len(rows) < PAGE:
-                return
+                yield AuditRow(row[0], row[1], row[2], row[3], row[4], row[5], row[6], None if row[7] is None else self.parse(row[7]))
             after = rows[-1][0]
+
+
+def _where(asked: AuditFilter) -> tuple[str, list[str | int]]:
+    """Conditions with `AND` after each; an action stands for those that begin with it and a dot, too."""
+    asks: list[tuple[str, list[str | int]]] = [
+        (words, [value])
+        for words, value in (("device_id = ?", asked.device_id), ("actor = ?", asked.actor), ("at >= ?", asked.since))
+        if value is not None
+    ]
+    if asked.action is not None:
+        asks.append(("(action = ? OR substr(action, 1, ?) = ?)", [asked.action, len(asked.action) + 1, f"{asked.action}."]))
+    return "".join(f"{words} AND " for words, _ in asks), [value for _, values in asks for value in values]
