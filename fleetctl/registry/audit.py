@@ -55,7 +55,9 @@ class Audit(Database):
         after = 0
         while rows := self.read(statement, (*parameters, after)):
             for row in rows:
-                yield AuditRow(row[0], row[1], row[2], row[3], row[4], row[5], row[6], None if row[7] is None else self.parse(row[7]))
+                yield AuditRow(
+                    row[0], row[1], row[2], row[3], row[4], row[5], row[6], None if row[7] is None else self.parse(row[7])
+                )
             after = rows[-1][0]
 
 
