@@ -52,18 +52,57 @@ def drift(desired: Mapping[str, Any], reported: Mapping[str, Any] | None) -> lis
     return list(_drift(desired, reported or {}, ""))
 
 
-def parse_words(words: Iterable[str]) -> dict[str, Any]:
+def convergence(
+    version: int, desired: Mapping[str, Any], reported_version: int, reported: Mapping[str, Any] | None
+) -> tuple[str, str | None]:
+    """`converged`, `refused` or `waiting`, and what is between: a device answers a version with all it has and its `$errors`."""
+    missing = drift(desired, reported)
+    if not missing and reported is not None:
+        return "converged", None
+    if reported is None:
+        return "waiting", "it has reported nothing"
+    words = f"`{missing[0].path}`" if len(missing) == 1 else f"{len(missing)} values, the first is `{missing[0].path}`"
+    if reported_version < version:
+        return "waiting", f"{words}; it answers version {reported_version}"
+    errors = reported.get("$errors")
+    if isinstance(errors, Mapping) and errors:
+        key = min(errors)
+        return "refused", f"{printable(str(key))}: {printable(str(errors[key])).strip('`')}"
+    return "waiting", f"{words} differ{'s' if len(missing) == 1 else ''}"
+
+
+def removal(keys: Iterable[str]) -> dict[str, Any]:
+    """A merge patch that removes dotted keys; raises `UsageError` as `parse_words` does."""
+    patch: dict[str, Any] = {}
+    for key in keys:
+        if not all(key.split(".")) or "=" in key:
+            raise UsageError(f"{printable(key)} is not a key", "reportingInterval, or network.apn")
+        _put(patch, key, None)
+    if not patch:
+        raise UsageError("nothing to unset", "name at least one key")
+    return check_patch(patch)
+
+
+def check_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole document that a fleet may desire; raises `UsageError` as `check_patch` does, and for a `null`."""
+    _check_no_null(document, "")
+    return check_patch(document)
+
+
+def parse_words(words: Iterable[str], *, text: bool = False) -> dict[str, Any]:
     """A merge patch from `k=v` words: the value is JSON if it parses, else text; dots nest; `null` removes.
+
+    With `text` every value is taken as it stands, so that `1.10` stays `"1.10"`.
 
     Raises:
         UsageError: a word is no assignment, a key is reserved, or two words contradict each other.
     """
     patch: dict[str, Any] = {}
     for word in words:
-        key, separator, text = word.partition("=")
+        key, separator, value = word.partition("=")
         if not separator or not all(key.split(".")):
             raise UsageError(f"{printable(word)} is not KEY=VALUE", "reportingInterval=60, or network.apn=iot.example")
-        _put(patch, key, _value(text))
+        _put(patch, key, value if text else _value(value))
     if not patch:
         raise UsageError("nothing to set", "name at least one KEY=VALUE")
     return check_patch(patch)
@@ -126,6 +165,14 @@ def _value(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return text
+
+
+def _check_no_null(value: Any, path: str) -> None:
+    if value is None:
+        raise UsageError(f"`{path}` is null", "leave the key out: null only removes, in a patch")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_no_null(inner, f"{path}.{key}" if path else str(key))
 
 
 def _refuse(text: str) -> None:

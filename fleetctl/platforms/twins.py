@@ -1,6 +1,6 @@
 """What a platform can do with twins, and the records that it returns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,13 +45,91 @@ class TwinDifference:
     reported: Any
 
 
+@dataclass(frozen=True, slots=True)
+class TwinVersion:
+    """One version of what was desired of a device, with who wanted it so and why."""
+
+    id: str
+    version: int
+    desired: Mapping[str, Any]
+    digest: str
+    at: str
+    actor: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TwinConvergence:
+    """How far a device is on the way to what is desired of it.
+
+    `converged`, `refused` where it reports errors for the version that is desired, or `waiting`.
+    """
+
+    id: str
+    version: int
+    reported_version: int
+    outcome: str
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TwinEvent:
+    """One half of a twin that changed: `desired` or `reported`, as `document`."""
+
+    id: str
+    half: str
+    version: int
+    document: Mapping[str, Any]
+    received_at: str
+
+
 class Twins(Protocol):
     """Desired and reported state."""
 
     def get(self, device_id: str, *, refresh: bool = False) -> Twin: ...
 
-    def set(self, devices: Sequence[Device], patch: Mapping[str, Any], *, if_version: int | None = None) -> Sequence[TwinChange]:
+    def set(
+        self,
+        devices: Sequence[Device],
+        patch: Mapping[str, Any],
+        *,
+        if_version: int | None = None,
+        reason: str | None = None,
+    ) -> Sequence[TwinChange]:
         """Apply a merge patch to all of them or to none; raises `Pending` with the changes while the broker is away."""
+        ...
+
+    def replace(
+        self,
+        devices: Sequence[Device],
+        document: Mapping[str, Any],
+        *,
+        if_version: int | None = None,
+        reason: str | None = None,
+    ) -> Sequence[TwinChange]:
+        """The same with a whole document in the place of the one that is desired."""
+        ...
+
+    def history(self, device_id: str) -> Sequence[TwinVersion]:
+        """The newest versions of what was desired, oldest first."""
+        ...
+
+    def revert(
+        self, device_id: str, version: int, *, if_version: int | None = None, reason: str | None = None
+    ) -> Sequence[TwinChange]:
+        """Desire again what an earlier version said, as a new version; raises `NotFound` where that is not kept."""
+        ...
+
+    def wait(self, devices: Sequence[Device], timeout: float) -> Iterator[TwinConvergence]:
+        """Each device once it has converged or refused; at the end those that still wait.
+
+        Raises:
+            Partial: some refused. Pending: some did not answer within `timeout` seconds. The records came before.
+        """
+        ...
+
+    def watch(self, devices: Sequence[Device]) -> Iterator[TwinEvent]:
+        """What changes from now on, without an end."""
         ...
 
     def diff(self, devices: Sequence[Device], *, refresh: bool = False) -> Sequence[TwinDifference]: ...

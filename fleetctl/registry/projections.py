@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from fleetctl.errors import Conflict
+from fleetctl.errors import Conflict, NotFound
 from fleetctl.model.device import DevicePath
 from fleetctl.registry.database import Database, Row, upsert
 
+HISTORY = 100
+"""How many versions of each twin are kept."""
 _TWIN = upsert("twins", "device_id", "version", "desired", "digest", "updated_at")
 _REPORTED = upsert("reported", "device_id", "version", "reported", "received_at")
 
@@ -34,6 +36,17 @@ class OutboxRow:
     payload: bytes
 
 
+class VersionRow(NamedTuple):
+    """One version of what was desired, and who wanted it so."""
+
+    version: int
+    desired: Mapping[str, Any]
+    digest: str
+    at: str
+    actor: str | None
+    reason: str | None
+
+
 class Projections(Database):
     def twin(self, device_id: str) -> TwinRow:
         row = self.read_one(
@@ -52,8 +65,18 @@ class Projections(Database):
         )
         return [(DevicePath(*row[:4]), self._twin_row(row[4:])) for row in rows]
 
-    def save_desired(self, device_id: str, version: int, desired_json: str, digest: str, at: str) -> None:
-        """Store the next version; raises `Conflict` unless it follows the one that is held."""
+    def save_desired(
+        self,
+        device_id: str,
+        version: int,
+        desired_json: str,
+        digest: str,
+        at: str,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Store the next version and remember it; raises `Conflict` unless it follows the one that is held."""
         with self.transaction():
             held = self.twin(device_id).version
             if version != held + 1:
@@ -61,6 +84,43 @@ class Projections(Database):
                     f"twin of `{device_id}` is at version {held}: {version} cannot follow", f"see fleetctl twin get {device_id}"
                 )
             self.write(_TWIN, (device_id, version, desired_json, digest, at))
+            row = (device_id, version, desired_json, digest, at, actor, reason)
+            self.write("INSERT INTO twin_history VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            if version > HISTORY:
+                self.write("DELETE FROM twin_history WHERE device_id = ? AND version <= ?", (device_id, version - HISTORY))
+
+    def twin_history(self, device_id: str) -> list[VersionRow]:
+        """The newest versions, oldest first."""
+        rows = self.read(
+            "SELECT version, desired, digest, at, actor, reason FROM twin_history WHERE device_id = ? ORDER BY version",
+            (device_id,),
+        )
+        return [VersionRow(row[0], self.parse(row[1]), *row[2:]) for row in rows]
+
+    def twin_version(self, device_id: str, version: int) -> VersionRow:
+        """Raises `NotFound`."""
+        found = next((row for row in self.twin_history(device_id) if row.version == version), None)
+        if found is None:
+            raise NotFound(
+                f"twin of `{device_id}` has no version {version} to go back to", f"see fleetctl twin history {device_id}"
+            )
+        return found
+
+    def twin_schema(self, device_type: str) -> dict[str, Any] | None:
+        """The JSON Schema that desired documents of a type must meet, if there is one."""
+        row = self.read_one("SELECT document FROM twin_schemas WHERE type = ?", (device_type,))
+        return None if row is None else dict(self.parse(row[0]))
+
+    def twin_schemas(self) -> dict[str, dict[str, Any]]:
+        rows = self.read("SELECT type, document FROM twin_schemas ORDER BY type")
+        return {row[0]: dict(self.parse(row[1])) for row in rows}
+
+    def put_twin_schema(self, device_type: str, document: str | None) -> None:
+        """Keep the schema of a type, or forget it."""
+        if document is None:
+            self.write("DELETE FROM twin_schemas WHERE type = ?", (device_type,))
+        else:
+            self.write(upsert("twin_schemas", "type", "document"), (device_type, document))
 
     def remember_reported(self, path: DevicePath, version: int, reported_json: str, received_at: float) -> bool:
         """Keep what a device reports of itself; False if no active device lives at that path."""

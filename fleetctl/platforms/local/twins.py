@@ -1,6 +1,6 @@
 """The twins of a local fleet: what is desired is decided in the registry, and the broker is told until it has acknowledged."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,16 +8,28 @@ from fleetctl.errors import Conflict, Pending, Unavailable
 from fleetctl.model import topic as topics
 from fleetctl.model.device import Device
 from fleetctl.model.topic import Channel
-from fleetctl.model.twin import ABSENT, Difference, check_patch, check_size, drift, merge, same
+from fleetctl.model.twin import ABSENT, Difference, check_document, check_patch, check_size, drift, merge, same
 from fleetctl.platforms.local.believed import refresh as refresh_all
 from fleetctl.platforms.local.outbox import flush
 from fleetctl.platforms.local.projections import owe, read_lost
-from fleetctl.platforms.twins import Twin, TwinChange, TwinDifference
+from fleetctl.platforms.local.schemas import Schemas
+from fleetctl.platforms.twins import Twin, TwinChange, TwinConvergence, TwinDifference, TwinEvent, TwinVersion
 from fleetctl.wire.document import digest, dump_json, rfc3339
 from fleetctl.wire.twin import Desired
 
 if TYPE_CHECKING:
     from fleetctl.platforms.local.fleet import LocalFleet
+    from fleetctl.registry import TwinRow
+
+Decide = Callable[["TwinRow"], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What a change is conditional on, and what is written down with it."""
+
+    if_version: int | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +58,50 @@ class LocalTwins:
             None if row.reported is None else bool(drift(row.desired, row.reported)),
         )
 
-    def set(self, devices: Sequence[Device], patch: Mapping[str, Any], *, if_version: int | None = None) -> Sequence[TwinChange]:
+    def set(
+        self,
+        devices: Sequence[Device],
+        patch: Mapping[str, Any],
+        *,
+        if_version: int | None = None,
+        reason: str | None = None,
+    ) -> Sequence[TwinChange]:
         """Apply a merge patch to all of them or to none, then publish what changed, was left over, or was lost by the broker.
 
         Raises:
             Conflict: a twin is not at `if_version`.
-            UsageError: the patch is not one that a fleet may send, or a document would grow too large.
+            UsageError: no fleet may send the patch, a document would grow too large, or its type's schema refuses it.
             Pending: it is decided, but the broker does not know yet (the changes are in the error).
         """
         checked = check_patch(patch)
-        at = rfc3339(self.fleet.clock())
-        with self.fleet.registry.transaction():
-            changes = [self._decide(device, checked, if_version, at) for device in devices]
-        try:
-            flush(self.fleet)
-            lost = self._lost([device for device, change in zip(devices, changes, strict=True) if _is_held(change)], at)
-        except Unavailable as error:
-            raise self._pending(devices, changes, at, error) from error
-        return [replace(change, outcome="republished") if change.id in lost else change for change in changes]
+        return self._write(devices, lambda row: merge(row.desired, checked), Why(if_version, reason))
+
+    def replace(
+        self,
+        devices: Sequence[Device],
+        document: Mapping[str, Any],
+        *,
+        if_version: int | None = None,
+        reason: str | None = None,
+    ) -> Sequence[TwinChange]:
+        """The same with a whole document in the place of the one that is desired."""
+        checked = check_document(document)
+        return self._write(devices, lambda _: checked, Why(if_version, reason))
+
+    def history(self, device_id: str) -> Sequence[TwinVersion]:
+        """The newest versions of what was desired, oldest first."""
+        registry = self.fleet.registry
+        registry.device(device_id)
+        return [TwinVersion(device_id, *row) for row in registry.twin_history(device_id)]
+
+    def revert(
+        self, device_id: str, version: int, *, if_version: int | None = None, reason: str | None = None
+    ) -> Sequence[TwinChange]:
+        """Desire again what an earlier version said, as a new version; raises `NotFound` where that is not kept."""
+        registry = self.fleet.registry
+        device = registry.active_device(device_id)
+        document = registry.twin_version(device_id, version).desired
+        return self._write([device], lambda _: document, Why(if_version, reason or f"back to version {version}"))
 
     def diff(self, devices: Sequence[Device], *, refresh: bool = False) -> Sequence[TwinDifference]:
         """Every desired value that a device does not report."""
@@ -75,9 +113,30 @@ class LocalTwins:
             for each in self._drift(device)
         ]
 
+    def wait(self, devices: Sequence[Device], timeout: float) -> Iterator[TwinConvergence]:
+        from fleetctl.platforms.local.converging import wait
+
+        return wait(self.fleet, devices, timeout)
+
+    def watch(self, devices: Sequence[Device]) -> Iterator[TwinEvent]:
+        from fleetctl.platforms.local.converging import watch
+
+        return watch(self.fleet, devices)
+
     def _drift(self, device: Device) -> list[Difference]:
         row = self.fleet.registry.twin(device.id)
         return drift(row.desired, row.reported)
+
+    def _write(self, devices: Sequence[Device], decide: Decide, why: Why) -> Sequence[TwinChange]:
+        at, schemas = rfc3339(self.fleet.clock()), Schemas(self.fleet.registry)
+        with self.fleet.registry.transaction():
+            changes = [self._decide(device, decide, why, at, schemas) for device in devices]
+        try:
+            flush(self.fleet)
+            lost = self._lost([device for device, change in zip(devices, changes, strict=True) if _is_held(change)], at)
+        except Unavailable as error:
+            raise self._pending(devices, changes, at, error) from error
+        return [replace(change, outcome="republished") if change.id in lost else change for change in changes]
 
     def _lost(self, devices: Sequence[Device], at: str) -> Collection[str]:
         """Publish again which of these the broker does not retain as they are; their ids."""
@@ -103,21 +162,24 @@ class LocalTwins:
             record=[asdict(replace(change, outcome="queued") if change.version else change) for change in changes],
         )
 
-    def _decide(self, device: Device, patch: Mapping[str, Any], if_version: int | None, at: str) -> TwinChange:
+    def _decide(self, device: Device, decide: Decide, why: Why, at: str, schemas: Schemas) -> TwinChange:
         registry = self.fleet.registry
         registry.active_device(device.id)
         row = registry.twin(device.id)
-        if if_version is not None and row.version != if_version:
+        if why.if_version is not None and row.version != why.if_version:
             raise Conflict(
-                f"twin of `{device.id}` is at version {row.version}, not {if_version}",
+                f"twin of `{device.id}` is at version {row.version}, not {why.if_version}",
                 f"look at it and decide again: fleetctl twin get {device.id}",
             )
-        desired = merge(row.desired, patch)
+        desired = decide(row)
         if same(desired, row.desired):
             return TwinChange(device.id, row.version, "unchanged")
-        document = check_size(device.id, dump_json(desired))
+        document = check_size(device.id, dump_json(dict(desired)))
+        schemas.check(device, desired)
         said = Desired(registry.generation, row.version + 1, digest(document), desired, at)
-        registry.save_desired(device.id, said.version, document.decode(), said.digest, at)
+        actor = self.fleet.actor
+        registry.save_desired(device.id, said.version, document.decode(), said.digest, at, actor=actor, reason=why.reason)
+        registry.record("twin.set", device.id, at=at, actor=actor, reason=why.reason, device_id=device.id)
         registry.enqueue(topics.of(device.path, Channel.TWIN_DESIRED), said.encode(), at)
         return TwinChange(device.id, said.version, "published")
 
