@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetctl import files
 from fleetctl.errors import ConfigError, FleetError, NotFound
 from fleetctl.model.certificate import Reason
 from fleetctl.pki import crl
 from fleetctl.platforms.local.layout import Layout
+from fleetctl.platforms.local.lists import check_obeyed, lists_of, write_lists
 from fleetctl.platforms.local.running import Obedience, have_it_read
-from fleetctl.registry import CertificateRow, Registry
-from fleetctl.wire.document import parse_rfc3339, rfc3339
+from fleetctl.registry import CertificateRow
+from fleetctl.wire.document import rfc3339
 
 if TYPE_CHECKING:
     from fleetctl.platforms.local.fleet import LocalFleet
@@ -37,40 +36,6 @@ class Revocation:
     sessions_cut: bool | None
 
 
-def write_lists(registry: Registry, layout: Layout, authority: str, now: float) -> dict[str, int]:
-    """Make the file anew that holds this authority's list, and return the numbers in it.
-
-    Lists of other authorities in the file are renewed with it where their key is here, and stay as they are where it is kept
-    elsewhere, as that of a root should be.
-    The registry's transaction is the lock: two revocations never number or write in each other's way, and one that cannot write
-    its file leaves the registry as it was.
-    """
-    path, names = layout.lists_of(authority)
-    numbers: dict[str, int] = {}
-    lists: list[bytes] = []
-    with registry.transaction():
-        for name in names:
-            if name != authority and not layout.key(name).exists():
-                numbers[name], kept = _kept(path, name)
-                lists.append(kept)
-                continue
-            number, this_update = registry.next_crl_number(name, crl.first_date(now))
-            crl.check_date(name, this_update, now)
-            lists.append(crl.build(layout.authority(name), map(_line, registry.revoked(name)), number, this_update))
-            numbers[name] = number
-        files.write_atomic(path, b"".join(lists))
-    return numbers
-
-
-def _kept(path: Path, name: str) -> tuple[int, bytes]:
-    held = crl.read_lists(path)
-    if name not in held:
-        raise ConfigError(
-            f"`{path}` has no list of `{name}`, and its key is not here to make one", f"bring {name}.key back for once"
-        )
-    return held[name]
-
-
 def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason) -> list[Revocation]:
     """Revoke certificates for good: one list and one word to the broker, however many they are.
 
@@ -85,12 +50,7 @@ def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason) 
     for row in rows:
         subjects.setdefault((row.authority, row.subject), []).append(row)
     reports = [_report(fleet, group, numbers[authority], told) for (authority, _), group in subjects.items()]
-    if told.running and not told.reloaded:
-        raise FleetError(
-            f"the revocation list is written, but the broker that runs has not taken it: {told.error}",
-            "stop the broker and start it again: fleetctl broker run",
-            record=[*reports],
-        )
+    check_obeyed(told, [*reports])
     return reports
 
 
@@ -104,13 +64,13 @@ def _record(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason)
         for authority in sorted({row.authority for row in rows}):
             if authority not in numbers:
                 serials = {int(row.serial, 16) for row in rows if row.authority == authority}
-                numbers |= _held(layout, authority, serials) or write_lists(registry, layout, authority, now)
+                numbers |= _held(fleet, authority, serials) or write_lists(registry, layout, authority, now)
     return numbers
 
 
-def _held(layout: Layout, authority: str, serials: set[int]) -> dict[str, int]:
+def _held(fleet: "LocalFleet", authority: str, serials: set[int]) -> dict[str, int]:
     """The numbers in the authority's file, if that names all of the serials already; a damaged file names none."""
-    path, _ = layout.lists_of(authority)
+    path, _ = lists_of(fleet.registry, Layout(fleet.context.folder), authority)
     try:
         return crl.read_numbers(path) if serials <= crl.read_serials(path) else {}
     except (ConfigError, NotFound):
@@ -145,8 +105,3 @@ def _cut(fleet: "LocalFleet", row: CertificateRow, told: Obedience) -> bool:
     except FleetError:
         return False
     return True
-
-
-def _line(row: CertificateRow) -> crl.Revoked:
-    at = parse_rfc3339(row.revoked_at) if row.revoked_at else 0.0
-    return crl.Revoked(int(row.serial, 16), at, Reason(row.reason or Reason.UNSPECIFIED))
