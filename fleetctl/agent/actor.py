@@ -7,10 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from fleetctl.agent.device import Device, Event
+from fleetctl.agent.home import Home
+from fleetctl.agent.identity import Identity
+from fleetctl.agent.keeper import Keeper
 from fleetctl.agent.updater import Outcome
 from fleetctl.agent.work import Job, perform
 from fleetctl.errors import FleetError
+from fleetctl.model.device import DevicePath
 from fleetctl.mqtt.connection import Connection
+from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.mqtt.message import Will
 from fleetctl.wire.document import Json
 
@@ -39,12 +44,13 @@ class State(StrEnum):
 class Actor:
     """Lives as long as the process, its `device` as long as a boot. All but `part` runs in the loop's thread."""
 
-    def __init__(self, loop: "Loop", start: Callable[[], Device]) -> None:
+    def __init__(self, loop: "Loop", home: Home, start: Callable[[Identity], Device]) -> None:
         self.state = State.DOWN
         self.alarm = 0.0
         self.watched, self.interest = -1, 0
         self.stop = threading.Event()
-        self._loop, self._start = loop, start
+        self._loop, self._home, self._start = loop, home, start
+        self._keeper = Keeper(loop, home, self, _trying)
         self._device: Device | None = None
         self._connection: Connection | None = None
         self._job: Job | None = None
@@ -60,11 +66,24 @@ class Actor:
             raise RuntimeError("the device has not booted")
         return self._device
 
+    @property
+    def path(self) -> DevicePath:
+        return self._home.current.config.device
+
+    @property
+    def up(self) -> bool:
+        return self.state is State.UP
+
+    @property
+    def staying(self) -> bool:
+        """Whether it is neither about to reboot nor to end."""
+        return self.state not in (State.LEAVING, State.REBOOTING) and not self.stop.is_set()
+
     # -- called by the loop
 
     def begin(self) -> None:
         """Boot: everything that the device knows comes from disk."""
-        device = self._start()
+        device = self._start(self._home.current)
         self._left += self._device.events if self._device else []
         self._device, self._job, self.stop = device, None, threading.Event()
         self._stumbles, self._rest, self._ended = 0, 0.0, None
@@ -113,6 +132,7 @@ class Actor:
         again = self._guarded(self.device.tick) or now + SOON
         if self._stumbles:
             again = min(again, self._rest)
+        again = min(again, self._keeper.turn(now))
         self._check_connection()
         if self.device.reboots:
             self.state, self._until = State.LEAVING, now + FLUSH
@@ -125,7 +145,7 @@ class Actor:
         self.state = State.CONNECTING
         device, boot = self.device, self.stop
         will = device.opening()
-        self._loop.connect(partial(_connected, device, will), partial(self._opened, boot))
+        self._loop.connect(_trying(device, device.identity, will), partial(self._opened, boot))
 
     def _opened(self, boot: threading.Event, found: Connection | FleetError) -> None:
         if boot is not self.stop or boot.is_set() or self.state is not State.CONNECTING:
@@ -133,11 +153,23 @@ class Actor:
                 found.abort()
             return
         if isinstance(found, FleetError):
+            self.device.unreachable()
             self._drop(found.message)
         else:
             self._connection, self.state, self._failures = found, State.UP, 0
             self._guarded(partial(self.device.opened, found))
         self.turn()
+
+    def switch(self, connection: Connection) -> None:
+        """Go on with a connection that the broker has put in the place of the one there was."""
+        old, self._connection = self._connection, connection
+        self._loop.watch(self, -1, False)
+        if old is not None:
+            old.abort()
+        self.device.closed("a new certificate")
+        self.device.opening()
+        self.state, self._failures = State.UP, 0
+        self._guarded(partial(self.device.opened, connection))
 
     def _check_connection(self) -> None:
         connection = self._connection
@@ -284,10 +316,16 @@ class Actor:
         self.device.tell("error", reason=error.message if isinstance(error, FleetError) else str(error), **words)
 
 
-def _connected(device: Device, will: Will) -> Connection | FleetError:
+def _trying(device: Device, identity: Identity, will: Will | None = None) -> Callable[[], Connection | FleetError]:
+    """What connects a device by an identity, for a thread of the pool."""
+    said = device.next_will() if will is None else will
+    return partial(_connected, identity.endpoint, device.id, said, device.settings.connect_timeout)
+
+
+def _connected(endpoint: Endpoint, client_id: str, will: Will, timeout: float) -> Connection | FleetError:
     try:
-        connection = Connection(device.identity.endpoint, device.id, will=will, keepalive=KEEPALIVE)
-        connection.connect(device.settings.connect_timeout)
+        connection = Connection(endpoint, client_id, will=will, keepalive=KEEPALIVE)
+        connection.connect(timeout)
     except FleetError as error:
         return error
     except Exception as error:
