@@ -125,14 +125,13 @@ def _settings(settings: Settings | None, self_test: str | None, sensors: Sensors
 
 def _run(places: Sequence[_Place], settings: Settings, stop: threading.Event) -> Iterator[Event]:
     clock = Clock(time if settings.clock else _no_clock, monotonic)
-    loop = Loop(clock, Random())  # noqa: S311
     with ExitStack() as held:
-        members: list[Member] = []
-        for place in places:
-            storage = Storage(place.state, slot_size=settings.slot_size)
+        storages = [Storage(place.state, slot_size=settings.slot_size) for place in places]
+        for storage in storages:
             held.enter_context(storage.claim())
-            members.append(_member(loop, place, storage, settings))
-        yield from loop.run(members, stop)
+        loop = Loop(clock, Random())  # noqa: S311
+        pairs = zip(places, storages, strict=True)
+        yield from loop.run([_member(loop, place, storage, settings) for place, storage in pairs], stop)
 
 
 def _member(loop: Loop, place: _Place, storage: Storage, settings: Settings) -> Member:
