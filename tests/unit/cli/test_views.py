@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 
 from fleetctl.cli import broker, certs, init, issuing, ota, provision, publish, rollouts, tail, twin
+from fleetctl.mqtt.settings import Finding
 from fleetctl.platforms import devices, messages, twins, updates
+from fleetctl.platforms.local.applying import Applied
 from fleetctl.platforms.local.broker import BrokerEvent
 from fleetctl.platforms.local.bulk import BulkIssued
 from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
 from fleetctl.platforms.local.init import ContextMade
+from fleetctl.platforms.local.rendering import RenderedFile
 from fleetctl.platforms.local.revocation import Revocation
 from fleetctl.platforms.local.signing import RequestMade, Signed
 from fleetctl.present.view import View, camel
@@ -39,6 +42,9 @@ PAIRS: list[tuple[View, Any]] = [
     (certs.REVOCATION, Revocation),
     (init.MADE, ContextMade),
     (broker.EVENT, BrokerEvent),
+    (broker.FILE, RenderedFile),
+    (broker.FINDING, Finding),
+    (broker.APPLIED, Applied),
 ]
 
 
