@@ -66,7 +66,9 @@ class Stand:
         registry = self.fleet.registry
         if profile is not None:
             registry.put_profile(profile)
-        wanted = Batch(name, None if profile is None else profile.name, "oslo", "pump", created_at="2026-01-01T00:00:00.000Z", **facts)
+        wanted = Batch(
+            name, None if profile is None else profile.name, "oslo", "pump", created_at="2026-01-01T00:00:00.000Z", **facts
+        )
         registry.add_batch(wanted)
         names = [f"{name}-{number}" for number in range(serials)] if isinstance(serials, int) else serials
         for serial in names:
@@ -124,7 +126,8 @@ class Serving:
             if self.error is not None:
                 raise self.error
             return next(
-                (each for each in self.events if each.event == event and all(getattr(each, k) == v for k, v in facts.items())), None
+                (each for each in self.events if each.event == event and all(getattr(each, k) == v for k, v in facts.items())),
+                None,
             )
 
         return eventually(found)

@@ -11,7 +11,9 @@ pytestmark = pytest.mark.usefixtures("service")
 
 
 def test_a_device_with_a_claim_becomes_active_and_configured(stand: Stand, service: Serving, tmp_path: Path) -> None:
-    profile = ProvisioningProfile("fast", heartbeat=7.0, reporting_interval=3.0, twin={"mode": "eco", "led": {"on": True}}, days=90)
+    profile = ProvisioningProfile(
+        "fast", heartbeat=7.0, reporting_interval=3.0, twin={"mode": "eco", "led": {"on": True}}, days=90
+    )
     stand.batch("whole", 1, profile)
     applicant = Applicant(stand.claim("whole", "whole"), "whole-0")
     stand.fleet.twins.set([stand.fleet.registry.device("dev-whole-0")], {"led": {"on": False}})
