@@ -96,26 +96,29 @@ class Factory:
         return Manufactured(self.order.batch, made, left, self.order.firmware, str(self.order.out), tuple(whole))
 
     def _archives(self) -> Iterator[tuple[str, int]]:
-        left = self.order.count
-        while left is None or left > 0:
-            size = self.order.size if left is None else min(self.order.size, left)
+        made = 0
+        while (size := self._size(made)) > 0:
             try:
-                made = self._archive(size, first=left == self.order.count)
+                done = self._archive(size, raises=not made)
             except BaseException:
                 with contextlib.suppress(FleetError):
                     self._finish()
                 raise
-            if made is None:
+            if done is None:
                 return
             self._finish()
-            yield made
-            left = None if left is None else left - made[1]
+            made += done[1]
+            yield done
 
-    def _archive(self, size: int, *, first: bool) -> tuple[str, int] | None:
+    def _size(self, made: int) -> int:
+        """How many the next archive may hold."""
+        return self.order.size if self.order.count is None else min(self.order.size, self.order.count - made)
+
+    def _archive(self, size: int, *, raises: bool) -> tuple[str, int] | None:
         """Steps 1 to 4; None where there is nothing left to make."""
         registry = self.fleet.registry
         with registry.transaction():
-            room = self._room(size, raises=first)
+            room = self._room(size, raises=raises)
             names = registry.waiting_in_batch(self.order.batch, room) if room else []
             if not names:
                 return None
@@ -127,7 +130,7 @@ class Factory:
         return name, len(made)
 
     def _room(self, size: int, *, raises: bool) -> int:
-        """How many of `size` the batch lets in now; raises `Conflict` for none, at the first archive."""
+        """How many of `size` the batch lets in now; raises `Conflict` for none, where `raises`."""
         registry, name = self.fleet.registry, self.order.batch
         batch, used = registry.batch(name), registry.batch_used(name)
         refusal = check_batch(batch, self.fleet.clock(), used)
