@@ -1,5 +1,6 @@
 """The certificates of a local fleet: issued into bundles, listed, revoked."""
 
+import builtins
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,11 +131,20 @@ class LocalCertificates:
 
         return self._make(folder, bundle.FILES, contents, certify)
 
-    def list(self, name: str | None = None) -> Sequence[CertificateEntry]:
-        """All of them, or those of one device or operator; raises `NotFound`."""
+    def list(
+        self, name: str | None, *, within: float | None = None, state: str | None = None
+    ) -> "builtins.list[CertificateEntry]":
+        """All of them, or those of one device or operator; raises `NotFound`, or `UsageError` for a state that is none.
+
+        With `within` those that are valid and end in so many seconds.
+        """
         now = self.fleet.clock()
+        wanted = None if state is None else _state(state)
         rows = self.fleet.registry.certificates() if name is None else self._of(name)
-        return [entry(row, now) for row in rows]
+        if within is not None:
+            end = rfc3339(now + within)
+            rows = [row for row in rows if row.not_after < end and state_of(row, now) is State.VALID]
+        return [each for each in (entry(row, now) for row in rows) if wanted in (None, each.state)]
 
     def show(self, name: str) -> CertificateDetail:
         """The certificate with a serial number, else the one of a device or operator that is good for longest."""
@@ -264,3 +274,10 @@ def _values(
     state = state_of(row, now)
     head = (row.serial, row.subject, row.profile, row.device_id, row.authority, state)
     return (*head, row.not_before, row.not_after, row.fingerprint, row.revoked_at, row.reason)
+
+
+def _state(word: str) -> State:
+    try:
+        return State(word)
+    except ValueError as error:
+        raise UsageError(f"{printable(word)} is no state of a certificate", f"one of: {', '.join(State)}") from error

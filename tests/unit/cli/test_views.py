@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fleetctl.cli import broker, certs, init, issuing, ota, provision, publish, rollouts, tail, twin
+from fleetctl.cli import broker, certs, init, issuing, ota, provision, publish, renewing, rollouts, tail, twin
 from fleetctl.mqtt.settings import Finding
 from fleetctl.platforms import devices, messages, twins, updates
 from fleetctl.platforms.local.applying import Applied
@@ -14,6 +14,7 @@ from fleetctl.platforms.local.bulk import BulkIssued
 from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
 from fleetctl.platforms.local.init import ContextMade
 from fleetctl.platforms.local.rendering import RenderedFile
+from fleetctl.platforms.local.renewal import Renewed
 from fleetctl.platforms.local.revocation import Revocation
 from fleetctl.platforms.local.signing import RequestMade, Signed
 from fleetctl.present.view import View, camel
@@ -36,6 +37,7 @@ PAIRS: list[tuple[View, Any]] = [
     (certs.CERTIFICATE, CertificateEntry),
     (certs.DETAIL, CertificateDetail),
     (issuing.ISSUED, Issued),
+    (renewing.RENEWED, Renewed),
     (issuing.BULK, BulkIssued),
     (issuing.SIGNED, Signed),
     (issuing.REQUEST, RequestMade),
