@@ -67,7 +67,8 @@ class Applicant:
 
     def _ask(self) -> None:
         self._again = None
-        work = partial(enrol, self._claim, self._serial, self._identities, self._loop.clock.wall(), self._stop)
+        now, timeout = self._loop.clock.wall(), self._settings.enrol_timeout
+        work = partial(enrol, self._claim, self._serial, self._identities, now, self._stop, timeout)
         self._loop.connect(work, self._answered)
 
     def _answered(self, answer: Path | Waiting | Refused) -> None:

@@ -23,12 +23,10 @@ from fleetctl.wire.bundle import ClaimConfig
 from fleetctl.wire.document import PAYLOAD_LIMIT
 from fleetctl.wire.provision import ProvisionReply, ProvisionRequest, Step, reply_topic, request_topic
 
-TIMEOUT = 20.0
-"""Seconds that the fleet has for one answer."""
 LISTEN = 0.5
 TEMPORARY = frozenset({"pending", "rate_limited", "not_yet_open", "quota", "no_nonce", "stale_csr"})
 """What time, or a person of the fleet, can mend while the device waits."""
-_CONFLICTS = frozenset({"already_active", "duplicate_key"})
+_CONFLICTS = frozenset({"already_active", "already_claimed", "duplicate_key"})
 _HINT = "ask whoever gave you the claim: fleetctl provision status"
 
 
@@ -92,9 +90,12 @@ def enrol(
     identities: Identities,
     now: float | None,
     stop: threading.Event,
-    timeout: float = TIMEOUT,
+    timeout: float,
 ) -> Path | Waiting | Refused:
-    """Ask once, and store what is granted as an identity; never raises. The key is made once, however often this is called."""
+    """Ask once, and store what is granted as an identity; never raises. The key is made once, however often this is called.
+
+    `timeout` is the seconds that the fleet has for one answer.
+    """
     try:
         _check_time(claim, now)
         key = identities.candidate_key(generate_key("p256"))

@@ -35,6 +35,7 @@ class Settings:
     connect_timeout: float = 10.0
     backoff: float = 0.5
     backoff_limit: float = 60.0
+    enrol_timeout: float = 20.0
     renewal_retry: float = 60.0
     renewal_limit: float = 3600.0
     fallback_after: float = 120.0
