@@ -7,9 +7,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -35,9 +35,48 @@ from fleetctl.wire.command import Command, Reply
 from fleetctl.wire.presence import Presence
 from fleetctl.wire.provision import ProvisionReply, ProvisionRequest, Step
 
+T = TypeVar("T")
 PATIENCE = 20.0
 PORTS = 5
 DIGEST = "sha256:" + "0" * 64
+
+
+class Gate:
+    """What stands between a client and its broker: while it is shut, nothing that the client says gets through."""
+
+    def __init__(self, port: int) -> None:
+        self.shut = threading.Event()
+        self._broker = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+        self._sockets: list[socket.socket] = [self._listening]
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                broker = socket.create_connection(("127.0.0.1", self._broker))
+                self._sockets += [client, broker]
+                for source, target, guarded in ((client, broker, True), (broker, client, False)):
+                    self._threads.append(threading.Thread(target=self._pass_on, args=(source, target, guarded), daemon=True))
+                    self._threads[-1].start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, guarded: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if not (guarded and self.shut.is_set()):
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        for thread in self._threads:
+            thread.join(PATIENCE)
 
 
 class Stand:
@@ -138,7 +177,7 @@ class Serving:
         assert not self._thread.is_alive()
 
 
-def eventually(look: Callable[[], Any], patience: float = PATIENCE) -> Any:
+def eventually(look: Callable[[], T | None], patience: float = PATIENCE) -> T:
     """What `look` finds, as soon as it finds something."""
     deadline = time.monotonic() + patience
     while not (found := look()):
@@ -193,7 +232,8 @@ class Applicant:
             return self.enrol(session)
 
     def become(self, reply: ProvisionReply, folder: Path) -> "Own":
-        assert reply.status == "accepted" and reply.path is not None and reply.certificate is not None
+        assert reply.path is not None, reply
+        assert reply.certificate is not None
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "device.pem").write_text(reply.certificate)
         (folder / "device.key").touch(0o600)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fleetctl.model.profile import ProvisioningProfile
-from tests.integration.enrolment.stand import Applicant, Serving, Stand, eventually
+from tests.integration.enrolment.stand import Applicant, Serving, Stand
 
 pytestmark = pytest.mark.usefixtures("service")
 
