@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fleetctl import files
 from fleetctl.errors import FleetError
 from fleetctl.keys.store import private_pem
-from fleetctl.model.certificate import Profile, Reason
+from fleetctl.model.certificate import CANARY_PREFIX, Profile, Reason
 from fleetctl.pki import crl
-from fleetctl.pki.authority import Authority, Request, issue, pem, read_certificates
+from fleetctl.pki.authority import Authority, Request, common_names, issue, pem, read_certificates
 from fleetctl.platforms.local.authorities import active
 from fleetctl.platforms.local.brokerprobe import Canary
 from fleetctl.platforms.local.layout import Layout
@@ -20,7 +20,6 @@ from fleetctl.platforms.local.lists import write_lists
 if TYPE_CHECKING:
     from fleetctl.platforms.local.fleet import LocalFleet
 
-NAME = "fleetctl-canary"
 FOLDER = "canary"
 GOOD, REVOKED = "good", "revoked"
 SPARE_SECONDS = 3600
@@ -35,7 +34,8 @@ def make_canary(fleet: "LocalFleet", applied: Path) -> Canary:
     folder = files.private_folder(fleet.context.broker_folder / FOLDER)
     if not _serves(folder, layout.device_lists, applied, fleet.clock()):
         _renew(fleet, layout, folder)
-    return Canary(NAME, _files(folder, GOOD), _files(folder, REVOKED))
+    name = common_names(read_certificates(_files(folder, GOOD)[0])[0])[0]
+    return Canary(name, _files(folder, GOOD), _files(folder, REVOKED))
 
 
 def _files(folder: Path, name: str) -> tuple[Path, Path]:
@@ -55,15 +55,16 @@ def _serves(folder: Path, lists: Path, applied: Path, now: float) -> bool:
 def _renew(fleet: "LocalFleet", layout: Layout, folder: Path) -> None:
     authority, now = active(fleet, "devices"), fleet.clock()
     for name in (GOOD, REVOKED):
-        serial = _issue(authority, folder, name, now)
+        serial = _issue(authority, fleet.tenant, folder, name, now)
     line = crl.Revoked(serial, now, Reason.CESSATION_OF_OPERATION)
     write_lists(fleet.registry, layout, authority.name, now, extra={authority.name: [line]})
 
 
-def _issue(authority: Authority, folder: Path, name: str, now: float) -> int:
+def _issue(authority: Authority, tenant: str, folder: Path, name: str, now: float) -> int:
     key = ec.generate_private_key(ec.SECP256R1())
-    common_name = f"{NAME}-{name}-{secrets.token_hex(4)}"
-    made = issue(authority, Request(Profile.DEVICE, common_name, (f"urn:fleetctl:{common_name}",)), key.public_key(), now, days=1)
+    common_name = f"{CANARY_PREFIX}{secrets.token_hex(4)}"
+    request = Request(Profile.DEVICE, common_name, (f"urn:fleetctl:{tenant}:{common_name}",))
+    made = issue(authority, request, key.public_key(), now, days=1)
     certificate, secret = _files(folder, name)
     files.write_atomic(secret, private_pem(key), 0o600)
     files.write_atomic(certificate, pem(made, *authority.issuers))

@@ -150,7 +150,7 @@ def _check_dates(found: x509.CertificateRevocationList, name: str, now: float, r
     if ends <= moment:
         detail = f"the list of {name} ended on {ends:%Y-%m-%d}: everybody is refused at the next start or reload"
         yield report("crl_expired", Severity.ERROR, detail, REBUILD)
-    elif moment > begins + (ends - begins) / 2:
+    elif moment > ends - (ends - begins - timedelta(seconds=crl.BACKDATE)) / 2:
         detail = f"the list of {name} is past half of its life, it ends on {ends:%Y-%m-%d}"
         yield report("crl_past_half_life", Severity.WARNING, detail, REBUILD)
 

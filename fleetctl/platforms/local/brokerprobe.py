@@ -87,6 +87,6 @@ def probe_canary(canary: Canary, host: str, port: int, ca: Path, *, both: bool =
 
     if (why := let_in(endpoint(canary.good), canary.name)) is not None:
         yield Finding("canary_refused", Severity.ERROR, port, f"a device in good standing is refused: {why}", "see its log")
-    if both and let_in(endpoint(canary.revoked), f"{canary.name}-revoked") is None:
+    if both and let_in(endpoint(canary.revoked), f"{canary.name}-r") is None:
         detail = "a revoked device is let in: it has not read the list"
         yield Finding("revoked_accepted", Severity.ERROR, port, detail, "fleetctl broker apply")

@@ -21,10 +21,11 @@ PID_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """By SIGHUP to the process that a file names, or by a command."""
+    """By SIGHUP to the process that a file names, or by a command; within `seconds` it must be well again."""
 
     pid_file: Path | None = None
     command: str | None = None
+    seconds: float = SETTLE_SECONDS
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -60,7 +61,7 @@ class Reload:
 
     def settle(self, probe: Callable[[], list[Finding]]) -> list[Finding]:
         """What is wrong once the broker has had time: its loop handles the signal behind the connections of the moment."""
-        deadline = self.clock() + SETTLE_SECONDS
+        deadline = self.clock() + self.seconds
         probe()
         while True:
             self.sleep(PAUSE)
