@@ -1,5 +1,7 @@
 """`broker apply`: new files for a mosquitto that runs, tried out before, proven after, and taken back where the proof fails."""
 
+import os
+import pwd
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -88,6 +90,7 @@ def apply(fleet: "LocalFleet", wanted: Rendering, reload: Reload) -> Applied:
     folder = wanted.prefix
     record = _Record(folder)
     reload.check()
+    wanted = _for_its_user(wanted, reload.user())
     if not (folder / CONFIGURATION).is_file():
         raise ConfigError(f"there is no `{folder / CONFIGURATION}`", f"fleetctl broker render {folder}, and start the broker")
     with files.lock(folder / ".fleetctl.lock"), _staging(folder) as staging:
@@ -106,6 +109,15 @@ def apply(fleet: "LocalFleet", wanted: Rendering, reload: Reload) -> Applied:
             record.add("swap", "done", f"{len(record.changed)} files, those from before are kept as .prev")
         _enforce(record, reload, proof)
         return record.done("applied" if record.changed else "unchanged")
+
+
+def _for_its_user(wanted: Rendering, runs_as: str | None) -> Rendering:
+    """Raises `ConfigError` where the files would be for another user than the broker's; who is not root has none to choose."""
+    if os.geteuid() != 0:
+        return replace(wanted, user=runs_as or pwd.getpwuid(os.geteuid()).pw_name)
+    if runs_as is not None and wanted.user != runs_as:
+        raise ConfigError(f"the broker runs as `{runs_as}`, but its files would be for `{wanted.user}`", f"--user {runs_as}")
+    return wanted
 
 
 @contextmanager

@@ -27,11 +27,11 @@ class Canary:
     revoked: tuple[Path, Path]
 
 
-def probe_plain(host: str) -> Iterator[Finding]:
+def probe_plain(host: str, port: int = PLAIN_PORT) -> Iterator[Finding]:
     """Whether somebody answers where nobody may."""
-    with suppress(OSError), socket.create_connection((host, PLAIN_PORT), timeout=SECONDS):
-        detail = f"something answers at `{host}:{PLAIN_PORT}` without TLS"
-        yield Finding("port_1883_open", Severity.ERROR, PLAIN_PORT, detail, "ss -ltnp 'sport = :1883'")
+    with suppress(OSError), socket.create_connection((host, port), timeout=SECONDS):
+        detail = f"something answers at `{host}:{port}` without TLS"
+        yield Finding("port_1883_open", Severity.ERROR, port, detail, f"ss -ltnp 'sport = :{port}'")
 
 
 def probe_tls(host: str, port: int, cert: Path | None = None) -> Iterator[Finding]:

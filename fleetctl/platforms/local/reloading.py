@@ -1,6 +1,7 @@
 """How a broker that is not ours is told to read its files again."""
 
 import os
+import pwd
 import shlex
 import signal
 import subprocess
@@ -43,6 +44,16 @@ class Reload:
             self._pid(self.pid_file)
         elif not self._words():
             raise ConfigError("the reload command is empty", "--reload 'systemctl reload mosquitto'")
+
+    def user(self) -> str | None:
+        """Whom the broker runs as; None where nobody can tell."""
+        if self.pid_file is None:
+            return None
+        try:
+            status = Path(f"/proc/{self._pid(self.pid_file)}/status").read_text()
+            return pwd.getpwuid(int(status.partition("\nUid:")[2].split()[1])).pw_name
+        except (OSError, KeyError, ValueError, IndexError):
+            return None
 
     def send(self) -> None:
         """Raises `FleetError` where it was not told."""

@@ -123,7 +123,7 @@ def give(path: Path, user: str | None) -> None:
         found = pwd.getpwnam(user)
     except KeyError:
         return
-    os.chown(path, found.pw_uid, found.pw_gid)
+    os.chown(path, found.pw_uid, found.pw_gid, follow_symlinks=False)
 
 
 def prefix_of(configuration: str) -> Path | None:
