@@ -2,11 +2,12 @@
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -150,13 +151,15 @@ def test_a_pin_is_never_taken_from_the_command_line(fleetctl: Fleetctl, token: T
     assert "a PIN has no place in a URI" in ran.err
 
 
-def test_a_fleet_whose_keys_are_under_a_passphrase(fleetctl: Fleetctl, tmp_path: Path, broker: Callable[[], None]) -> None:
+def test_a_fleet_whose_keys_are_under_a_passphrase(fleetctl: Fleetctl, tmp_path: Path) -> None:
     given = {"FLEETCTL_PASSPHRASE": SECRET}
-    made = fleetctl(*INIT, "--broker", f"mqtts://localhost:{free_ports()}", "--keystore", "file:", "-o", "json", **given)
+    made = fleetctl(*INIT, "--keystore", "file:", "-o", "json", **given)
     assert made.json()["keystore"] == "file:"
     assert made.err == f"keys are in {home()}/prod/keys, encrypted with your passphrase\n"
-    broker()
-    lived(fleetctl, tmp_path, **given)
+    add = ["provision", "add", "pump-1", "--type", "pump", "--location", "oslo", "--bundle", str(tmp_path / "pump-1")]
+    for words in (add, ["certs", "revoke", "pump-1"]):
+        ran = fleetctl(*words, "-o", "json", **given)
+        assert ran.status == 0, ran.err
     keys = home() / "prod" / "keys"
     for name in SIGNING:
         assert openssl(keys, "pkey", "-in", f"{name}.key", "-passin", f"pass:{SECRET}", "-noout") == ""
@@ -190,7 +193,7 @@ def test_with_neither_keyring_nor_terminal_nothing_is_made(tmp_path: Path, keyst
 def test_plain_keys_are_called_what_they_are(fleetctl: Fleetctl) -> None:
     made = fleetctl(*INIT)
     assert made.status == 0
-    assert made.err.startswith(f"keys are not encrypted, in {home()}/prod/keys: ")
+    assert made.err.startswith(f"keys are in {home()}/prod/keys, unencrypted: init --keystore file:")
     assert len(made.err.splitlines()) == 1
     assert not (home() / "prod" / "keys" / "store").exists()
 
@@ -202,3 +205,63 @@ def test_a_fleet_that_is_adopted_keeps_its_signing_keys_as_well(fleetctl: Fleetc
     keys = home() / "plant" / "keys"
     assert {each.name for each in keys.iterdir()} == {"root.key", "release.key", "rollout.key", "store"}
     assert not any(b"BEGIN PRIVATE KEY" in data for _, data in texts(home()))
+
+
+class Screen:
+    """A terminal on which a person answers what is asked."""
+
+    def __init__(self, *words: str) -> None:
+        self._outside, inside = pty.openpty()
+        self._process = subprocess.Popen([sys.executable, "-m", "fleetctl", *words], stdin=inside, stdout=inside, stderr=inside)
+        os.close(inside)
+        self.seen = ""
+
+    def answer(self, *dialogue: tuple[str, str]) -> int:
+        """Type each answer where its question appears; how it ended."""
+        for question, answer in dialogue:
+            self._read_until(question)
+            os.write(self._outside, f"{answer}\n".encode())
+        self._read_until(None)
+        os.close(self._outside)
+        return self._process.wait(30)
+
+    def _read_until(self, question: str | None) -> None:
+        start = len(self.seen)
+        with suppress(OSError):  # Linux reports the end of a terminal as an error
+            while question is None or question not in self.seen[start:]:
+                data = os.read(self._outside, 4096)
+                if not data:
+                    return
+                self.seen += data.decode()
+
+
+NEW, AGAIN = "new passphrase for the keys: ", "once more: "
+
+
+def test_a_person_types_a_new_passphrase_twice_and_a_known_one_once(tmp_path: Path) -> None:
+    making = Screen(*INIT, "--keystore", "file:")
+    assert making.answer((NEW, SECRET), (AGAIN, SECRET)) == 0, making.seen
+    using = Screen("certs", "issue", "op:bob", "--bundle", str(tmp_path / "bob"))
+    assert using.answer(("passphrase of the keys in ", SECRET)) == 0, using.seen
+    for screen in (making, using):
+        assert SECRET not in screen.seen
+    assert making.seen.count("passphrase for") == 1
+    assert using.seen.count("passphrase of") == 1
+
+
+@pytest.mark.parametrize(
+    "dialogue", [((NEW, SECRET), (AGAIN, "something else")), ((NEW, ""),), ((NEW, "short"), (AGAIN, "short")), ((NEW, "\x04"),)]
+)
+def test_a_passphrase_that_is_mistyped_makes_no_context(dialogue: tuple[tuple[str, str], ...]) -> None:
+    screen = Screen(*INIT, "--keystore", "file:")
+    assert screen.answer(*dialogue) == 2, screen.seen
+    assert "error: " in screen.seen
+    assert not (home() / "prod").exists()
+
+
+def test_a_person_types_the_pin_once(token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTHSM2_CONF", token.environment["SOFTHSM2_CONF"])
+    screen = Screen(*INIT, "--keystore", token.uri())
+    assert screen.answer(("PIN of token `fleet keys`: ", PIN)) == 0, screen.seen
+    assert screen.seen.count("PIN of token") == 1
+    assert PIN not in screen.seen
