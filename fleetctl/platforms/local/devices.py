@@ -40,11 +40,12 @@ class LocalDevices:
         registry = self.fleet.registry
         path = DevicePath(registry.tenant, location, device_type, device_id)
         device = Device(path, labels, created_at=_time(self.fleet.clock()))
+        if bundle is None:
+            return Provisioned(device_id, str(path), _outcome(registry.add_device(device, actor=self.fleet.actor)))
         with registry.transaction():
             is_new = registry.add_device(device, actor=self.fleet.actor)
-            if bundle is not None:
-                self.fleet.certificates.issue_bundle(registry.device(device_id), bundle)
-        return Provisioned(device_id, str(path), "added" if is_new else "unchanged", None if bundle is None else str(bundle))
+            self.fleet.certificates.issue_bundle(registry.device(device_id), bundle)
+        return Provisioned(device_id, str(path), _outcome(is_new), str(bundle))
 
     def import_file(
         self,
@@ -141,6 +142,10 @@ class LocalDevices:
             for name in ids or ():
                 self.fleet.registry.active_device(name)
         return choose(self.fleet.registry.records(ids, retired=retired), targets, lambda record: self.view(record, now))
+
+
+def _outcome(is_new: bool) -> str:
+    return "added" if is_new else "unchanged"
 
 
 def _time(seconds: float) -> str:

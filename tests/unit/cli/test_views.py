@@ -5,14 +5,37 @@ from typing import Any
 
 import pytest
 
-from fleetctl.cli import broker, certs, init, issuing, ota, provision, publish, renewing, rollouts, tail, twin
+from fleetctl.cli import (
+    batch,
+    broker,
+    certs,
+    claim,
+    enrolment,
+    factory,
+    init,
+    issuing,
+    lifecycle,
+    ota,
+    profile,
+    provision,
+    publish,
+    renewing,
+    rollouts,
+    tail,
+    twin,
+)
 from fleetctl.mqtt.settings import Finding
 from fleetctl.platforms import devices, messages, twins, updates
 from fleetctl.platforms.local.applying import Applied
+from fleetctl.platforms.local.batches import BatchEntry, BatchReport, ProfileEntry
 from fleetctl.platforms.local.broker import BrokerEvent
 from fleetctl.platforms.local.bulk import BulkIssued
 from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
+from fleetctl.platforms.local.enrolment.approval import Decision, PendingEnrolment, Reset
+from fleetctl.platforms.local.enrolment.claims import Claim, ClaimMade, ClaimRevoked
+from fleetctl.platforms.local.enrolment.events import ServeEvent
 from fleetctl.platforms.local.init import ContextMade
+from fleetctl.platforms.local.manufacture import Manufactured
 from fleetctl.platforms.local.rendering import RenderedFile
 from fleetctl.platforms.local.renewal import Renewed
 from fleetctl.platforms.local.revocation import Revocation
@@ -25,6 +48,13 @@ PAIRS: list[tuple[View, Any]] = [
     (provision.PROVISIONED, devices.Provisioned),
     (provision.IMPORTED, devices.Imported),
     (provision.REMOVED, devices.Removed),
+    (lifecycle.STATUS, devices.DeviceStatus),
+    (lifecycle.TRANSITION, devices.Transition),
+    (lifecycle.REPLACED, devices.Replaced),
+    (batch.BATCH, BatchEntry),
+    (batch.REPORT, BatchReport),
+    (profile.PROFILE, ProfileEntry),
+    (factory.MANUFACTURED, Manufactured),
     (twin.TWIN, twins.Twin),
     (twin.CHANGE, twins.TwinChange),
     (twin.DIFFERENCE, twins.TwinDifference),
@@ -44,6 +74,13 @@ PAIRS: list[tuple[View, Any]] = [
     (certs.REVOCATION, Revocation),
     (init.MADE, ContextMade),
     (broker.EVENT, BrokerEvent),
+    (claim.CLAIM, Claim),
+    (claim.MADE, ClaimMade),
+    (claim.REVOKED, ClaimRevoked),
+    (enrolment.EVENT, ServeEvent),
+    (enrolment.PENDING, PendingEnrolment),
+    (enrolment.DECISION, Decision),
+    (enrolment.RESET, Reset),
     (broker.FILE, RenderedFile),
     (broker.FINDING, Finding),
     (broker.APPLIED, Applied),
