@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleetctl.config import load_context
 from fleetctl.demo.processes import Child, child
-from fleetctl.keys.store import generate_key, private_pem
+from fleetctl.keys.store import PrivateKey, generate_key, private_pem
 from fleetctl.model.batch import Batch
 from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.model.profile import ProvisioningProfile
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.mqtt.session import Session, open_session
-from fleetctl.pki.csr import SigningKey, make_csr
+from fleetctl.pki.csr import make_csr
 from fleetctl.platforms.local.enrolment.claims import create_claim
 from fleetctl.platforms.local.enrolment.events import ServeEvent
 from fleetctl.platforms.local.enrolment.serving import serve
@@ -189,9 +189,9 @@ def eventually(look: Callable[[], T | None], patience: float = PATIENCE) -> T:
 class Applicant:
     """A device that has a claim bundle, a serial and a key of its own."""
 
-    def __init__(self, folder: Path, serial: str, key: SigningKey | None = None) -> None:
+    def __init__(self, folder: Path, serial: str, key: PrivateKey | None = None) -> None:
         self.folder, self.serial = folder, serial
-        self.key: SigningKey = key or generate_key("p256")
+        self.key: PrivateKey = key or generate_key("p256")
         self.config = parse_claim_yaml((folder / bundle.CLAIM_CONFIG).read_text())
         self.topics = f"{self.config.tenant}/_fleet/provision/{self.config.common_name}/{serial}"
 
@@ -245,7 +245,7 @@ class Applicant:
 class Own:
     """A device with its own certificate; it answers `configure` and `identify` as it is told to."""
 
-    def __init__(self, path: DevicePath, folder: Path, url: str, key: SigningKey) -> None:
+    def __init__(self, path: DevicePath, folder: Path, url: str, key: PrivateKey) -> None:
         self.path, self.folder, self.url, self.key = path, folder, url, key
         self.settings: dict[str, Any] = {}
 

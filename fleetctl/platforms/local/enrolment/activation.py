@@ -86,12 +86,22 @@ class Activation:
         return ServeEvent(What.ACTIVATED, at, registry.device(name).serial, name)
 
     def _await(self, path: DevicePath, presence: Presence) -> None:
-        held = self.waiting.get(path.device_id)
-        if presence.status != "online":
+        if presence.status == "online":
+            self.expect(path, presence.session)
+        else:
             self.waiting.pop(path.device_id, None)
-        elif (held is None or held.session != presence.session) and len(self.waiting) < LIMIT:
-            self.waiting[path.device_id] = Waiting(path, presence.session, due=self.monotonic())
+
+    def expect(self, path: DevicePath, session: str) -> None:
+        """Configure a device that is online in a session."""
+        held = self.waiting.get(path.device_id)
+        if (held is None or held.session != session) and len(self.waiting) < LIMIT:
+            self.waiting[path.device_id] = Waiting(path, session, due=self.monotonic())
             self.fresh.append(path.device_id)
+
+    def forget(self) -> None:
+        """What was heard could not be kept: whoever is to be configured will be heard of again."""
+        self.waiting.clear()
+        self.fresh.clear()
 
     def settle_twins(self) -> Iterator[ServeEvent]:
         """Give devices that are to be configured the twin defaults of their profiles, below what is desired already."""

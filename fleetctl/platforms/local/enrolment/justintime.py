@@ -65,10 +65,14 @@ class Refused(FleetError):
 
 @dataclass
 class JustInTime:
-    """Every table and every rate is bounded: whoever floods us with names is asked a few questions and told of in drops."""
+    """Every table and every rate is bounded: whoever floods us with names is asked a few questions and told of in drops.
+
+    `registered` is told of each device that was taken in, and in which of its sessions.
+    """
 
     fleet: "LocalFleet"
     monotonic: Callable[[], float]
+    registered: Callable[[DevicePath, str], None]
     asked: OrderedDict[str, Challenge] = field(default_factory=OrderedDict)
     ids: Buckets = field(default_factory=lambda: Buckets(ID_BURST, ID_RATE))
     all: Buckets = field(default_factory=lambda: Buckets(ALL_BURST, ALL_RATE))
@@ -117,7 +121,10 @@ class JustInTime:
             if reply.status != "succeeded":
                 raise Refused("no_proof", "the device did not identify itself")
             with self.fleet.registry.transaction():
-                yield self._take_in(path, held.nonce, reply.result)
+                event = self._take_in(path, held.nonce, reply.result)
+            if event.event == What.REGISTERED:
+                self.registered(path, held.session)
+            yield event
         except (Refused, FleetError) as error:
             code = error.reason if isinstance(error, Refused) else _CODES.get(type(error), error.code)
             self.fleet.registry.record_refusal(None, path.device_id, path.device_id, code, rfc3339(self.fleet.clock()))

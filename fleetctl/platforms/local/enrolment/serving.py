@@ -88,7 +88,7 @@ class Service:
     def __post_init__(self) -> None:
         self.answering = Answering(self.fleet, monotonic)
         self.activation = Activation(self.fleet, monotonic)
-        self.newcomers = JustInTime(self.fleet, monotonic)
+        self.newcomers = JustInTime(self.fleet, monotonic, self.activation.expect)
 
     def watch(self) -> Iterator[ServeEvent]:
         """Without MQTT: what EST tells."""
@@ -164,6 +164,7 @@ class Service:
             with self.fleet.registry.transaction():
                 events = [event for message in said for event in self._one(message)]
         except FleetError as error:
+            self.activation.forget()
             yield self.event(What.FAILED, error.code, error.message)
             return
         yield from events
