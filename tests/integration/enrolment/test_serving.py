@@ -102,7 +102,7 @@ def test_a_device_that_was_seen_while_nobody_served_is_active_when_somebody_does
     assert own.events("b-0").count("configured") == 1
 
 
-def test_a_certificate_whose_device_never_comes_is_taken_back_and_its_place_is_free(stand: Stand, tmp_path: Path) -> None:
+def test_a_certificate_whose_device_never_comes_is_taken_back_and_its_place_is_free(tmp_path: Path) -> None:
     with ExitStack() as stack:
         own = Stand(tmp_path / "own", stack)
         own.run_broker()
