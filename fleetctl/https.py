@@ -59,6 +59,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection: replies leave in one piece at once, and a client that trickles is left behind."""
 
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"
     server_version = "fleetctl"
     sys_version = ""
     error_message_format = "%(message)s\n"

@@ -55,7 +55,7 @@ class EstService:
         self._clock = fleet.clock
         self._tell = tell
         self._listen = address(fleet.context, listen)
-        self._renewals = renewals or Buckets(RENEWALS, RENEWALS_PER_SECOND)
+        self._renewals = Buckets(RENEWALS, RENEWALS_PER_SECOND) if renewals is None else renewals
         self._told = Buckets(TOLD, TOLD_PER_SECOND)
         self._places = places
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="est-registry")
@@ -104,7 +104,8 @@ class EstService:
         try:
             return self._call(work)
         except Refusal as refusal:
-            if refusal.code != "pending":
+            # without any credentials it is only the question which are wanted (RFC 9110 section 11.6.1)
+            if refusal.code != "pending" and (caller.certificate or caller.credentials):
                 self._refused(caller.peer, refusal.code, refusal.words)
             raise
 
