@@ -77,10 +77,8 @@ class StrongSwan:
 
 @pytest.fixture
 def strongswan(stand: Stand) -> StrongSwan:
-    if (
-        "openssl"
-        not in subprocess.run(["pki"], capture_output=True, text=True, check=False).stderr.partition("loaded plugins")[2]
-    ):
+    told = subprocess.run(["pki"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+    if "openssl" not in told.partition("loaded plugins")[2]:
         pytest.skip("strongSwan's openssl plugin is not installed")
     return StrongSwan(stand)
 
