@@ -22,6 +22,7 @@ from fleetctl.cli import (
     renewing,
     rollouts,
     tail,
+    token,
     twin,
 )
 from fleetctl.mqtt.settings import Finding
@@ -40,9 +41,13 @@ from fleetctl.platforms.local.rendering import RenderedFile
 from fleetctl.platforms.local.renewal import Renewed
 from fleetctl.platforms.local.revocation import Revocation
 from fleetctl.platforms.local.signing import RequestMade, Signed
+from fleetctl.platforms.local.tokens import NewToken, TokenEntry, TokenRevoked
 from fleetctl.present.view import View, camel
 
 PAIRS: list[tuple[View, Any]] = [
+    (token.NEW, NewToken),
+    (token.TOKEN, TokenEntry),
+    (token.REVOKED, TokenRevoked),
     (provision.DEVICE, devices.DeviceEntry),
     (provision.DETAIL, devices.DeviceDetail),
     (provision.PROVISIONED, devices.Provisioned),
