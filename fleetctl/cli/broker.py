@@ -176,7 +176,8 @@ def check(
         raise UsageError("a folder or a file, not both", "fleetctl broker check DIR")
     found = check_broker(session.fleet, folder or conf, live=live)
     if found:
-        raise Findings(f"{len(found)} findings, the first is `{found[0].code}`", found[0].hint, record=list(found))
+        count = "1 finding" if len(found) == 1 else f"{len(found)} findings, the first"
+        raise Findings(f"{count}: {found[0].detail}", found[0].hint, record=list(found))
     return found
 
 

@@ -127,6 +127,6 @@ def give(path: Path, user: str | None) -> None:
 
 
 def prefix_of(configuration: str) -> Path | None:
-    """The folder that a rendered configuration speaks of; None where fleetctl did not make it."""
+    """The folder that a rendered configuration speaks of; None where it was made otherwise."""
     first = configuration.partition("\n")[0]
     return Path(first.removeprefix(HEADER)) if first.startswith(HEADER) else None
