@@ -33,21 +33,27 @@ OWN_KEY = "make a key of its own: openssl genpkey -algorithm EC -pkeyopt ec_para
 
 
 def row_of(
-    certificate: x509.Certificate, authority: str, profile: Profile, device_id: str | None = None, replaces: str | None = None
+    certificate: x509.Certificate,
+    authority: str,
+    profile: Profile,
+    device_id: str | None = None,
+    replaces: str | None = None,
+    spki: str | None = None,
+    subject: str | None = None,
 ) -> CertificateRow:
-    """What the registry keeps of a certificate."""
+    """What the registry keeps of a certificate; `spki` and `subject` where they are known already: reading them takes time."""
     span = validity_of(certificate)
     return CertificateRow(
         serial_of(certificate),
         authority,
         profile.value,
-        common_names(certificate)[0],
+        subject or common_names(certificate)[0],
         device_id,
         rfc3339(span.not_before),
         rfc3339(span.not_after),
         fingerprint(certificate),
         pem(certificate).decode(),
-        spki=spki_of(certificate.public_key()),
+        spki=spki or spki_of(certificate.public_key()),
         replaces=replaces,
     )
 
@@ -83,13 +89,13 @@ class DeviceIssuer:
         """
         check_may_hold(device)
         checked_key(public_key)
-        registry, now = self.fleet.registry, self.fleet.clock()
+        registry, now, spki = self.fleet.registry, self.fleet.clock(), spki_of(public_key)
         with registry.transaction():
             self._keyed.fill()
-            check_fresh_key(registry, spki_of(public_key), device.id, renews=replaces is not None)
+            check_fresh_key(registry, spki, device.id, renews=replaces is not None)
             authority = self.authority()
             certificate = issue(authority, device_request(device.path), public_key, now, days=days)
-            row = row_of(certificate, authority.name, Profile.DEVICE, device.id, replaces)
+            row = row_of(certificate, authority.name, Profile.DEVICE, device.id, replaces, spki, device.id)
             registry.add_certificate(row)
             if replaces is not None and registry.device(device.id).state is LifeCycle.ACTIVE:
                 registry.move_device(device.id, LifeCycle.RENEWING, event="renewing", at=rfc3339(now), actor=self.fleet.actor)
