@@ -27,6 +27,7 @@ TICK = 5.0
 SOON = 0.05
 FLUSH = 2.0
 """Seconds that a device waits for its last words to be acknowledged before it reboots."""
+NEW_CERTIFICATE = "a new certificate"
 PROGRESS = 25
 """Percents between two reports of a download: each is a durable step."""
 
@@ -125,7 +126,7 @@ class Actor:
         self._loop.wake(self, min(again, now + TICK))
 
     def _go_on(self, now: float) -> float:
-        if self.state is State.DOWN and now >= self._until:
+        if self._is_waiting and now >= self._until:
             self._connect()
         self._guarded(self._check_job)
         self._go_on_working(now)
@@ -137,7 +138,12 @@ class Actor:
         if self.device.reboots:
             self.state, self._until = State.LEAVING, now + FLUSH
             return now
-        return min(again, self._until) if self.state is State.DOWN else again
+        return min(again, self._until) if self._is_waiting else again
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether it is to connect in time: not while its new certificate does."""
+        return self.state is State.DOWN and not self._keeper.proving
 
     # -- connecting
 
@@ -166,7 +172,7 @@ class Actor:
         self._loop.watch(self, -1, False)
         if old is not None:
             old.abort()
-        self.device.closed("a new certificate")
+        self.device.closed(NEW_CERTIFICATE)
         self.device.opening()
         self.state, self._failures = State.UP, 0
         self._guarded(partial(self.device.opened, connection))
@@ -178,9 +184,19 @@ class Actor:
         connection.tick()
         for refusal in connection.take_refusals():
             self.device.tell("refused", topic=refusal.topic, reason=refusal.error().message)
-        if not connection.connected:
+        if not connection.connected and self._keeper.proving:
+            self._make_way(connection)
+        elif not connection.connected:
             reason = connection.closed_reason
             self._drop("the connection was lost" if reason is None else reason.message)
+
+    def _make_way(self, connection: Connection) -> None:
+        """The broker lets a connection go when the same device comes with its new certificate: that is on its way here."""
+        self._connection = None
+        self._loop.watch(self, -1, False)
+        connection.abort()
+        self.device.closed(NEW_CERTIFICATE)
+        self.state, self._until = State.DOWN, self._loop.clock.monotonic()
 
     def _drop(self, reason: str) -> None:
         """Without a connection, wait twice as long each time, each device a little differently: no storm on a broker's return."""

@@ -65,6 +65,11 @@ class Keeper:
         self._waits = home.identities.whole_candidate is not None
         self._unannounced = _is_unannounced(home.current)
 
+    @property
+    def proving(self) -> bool:
+        """Whether a connection with a new certificate is being made, which ends the one there is."""
+        return self._step is Step.PROVING
+
     def turn(self, now: float) -> float:
         """Begin what is due; the monotonic time at which to ask again."""
         if self._step is not Step.IDLE:

@@ -45,7 +45,7 @@ from fleetctl.wire.manifest import Manifest
 from fleetctl.wire.trust import TrustDocument
 
 TENANT = "acme"
-DAY = dt.timedelta(days=1)
+DAY, MINUTE = dt.timedelta(days=1), dt.timedelta(minutes=1)
 HEALTHY = b"#!/bin/sh\nexit 0\n"
 BROKEN = b"#!/bin/sh\necho pump does not answer >&2\nexit 1\n"
 QUICK = Settings(heartbeat=0.5, telemetry=0.3, reboot_delay=0.1, backoff=0.1)
@@ -73,7 +73,7 @@ class Authority:
         now = dt.datetime.now(dt.UTC)
         return x509.CertificateBuilder(self.subject, subject, key, x509.random_serial_number(), now - DAY, now + DAY)
 
-    def certify(self, path: DevicePath, key: Any, life: dt.timedelta = 2 * DAY, begins: dt.timedelta = -DAY) -> bytes:
+    def certify(self, path: DevicePath, key: Any, life: dt.timedelta = 2 * DAY, begins: dt.timedelta = -MINUTE) -> bytes:
         """A device certificate as the fleet's own authority would write it."""
         now = dt.datetime.now(dt.UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, path.device_id)])
