@@ -222,6 +222,8 @@ def _generated(session: "Session", label: str, alg: KeyType) -> Any:
     match alg:
         case "rsa3072":
             return session.generate_keypair(KeyType.RSA, 3072, **options)[1]
+        case "p384":
+            raise ConfigError("a token makes no p384 key here", "choose p256, ed25519 or rsa3072")
         case "p256":
             curve = session.create_domain_parameters(KeyType.EC, {Attribute.EC_PARAMS: _P256}, local=True)
             return curve.generate_keypair(**options)[1]

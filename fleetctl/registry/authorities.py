@@ -88,11 +88,12 @@ class Authorities(Database):
             self.write("UPDATE authorities SET state = ?, pem = ? WHERE name = ?", (state, pem or held.pem, name))
         return True
 
-    def certified_by(self, authority: str, now: str) -> int:
-        """How many of its certificates are good: neither revoked nor ended, and not authorities."""
-        statement = """SELECT COUNT(*) FROM certificates WHERE authority = ? AND profile != 'authority' AND not_after >= ?
+    def certified_by(self, authority: str, now: str, but: str | None = None) -> int:
+        """How many of its certificates are good (neither revoked nor ended): leaves of any profile `but` one."""
+        statement = """SELECT COUNT(*) FROM certificates
+            WHERE authority = ? AND profile NOT IN ('authority', ?) AND not_after >= ?
             AND (revoked_at IS NULL OR reason = 'certificateHold')"""
-        row = self.read_one(statement, (authority, now))
+        row = self.read_one(statement, (authority, but or "", now))
         return int(row[0]) if row else 0
 
     def revocations(self, authority: str, since: str) -> Iterator[RevokedRow]:
