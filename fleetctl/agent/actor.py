@@ -6,6 +6,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from fleetctl.agent.connecting import connecting
 from fleetctl.agent.device import Device, Event
 from fleetctl.agent.home import Home
 from fleetctl.agent.identity import Identity
@@ -15,14 +16,11 @@ from fleetctl.agent.work import Job, perform
 from fleetctl.errors import FleetError
 from fleetctl.model.device import DevicePath
 from fleetctl.mqtt.connection import Connection
-from fleetctl.mqtt.endpoint import Endpoint
-from fleetctl.mqtt.message import Will
 from fleetctl.wire.document import Json
 
 if TYPE_CHECKING:
     from fleetctl.agent.loop import Loop
 
-KEEPALIVE = 30
 TICK = 5.0
 SOON = 0.05
 FLUSH = 2.0
@@ -51,7 +49,7 @@ class Actor:
         self.watched, self.interest = -1, 0
         self.stop = threading.Event()
         self._loop, self._home, self._start = loop, home, start
-        self._keeper = Keeper(loop, home, self, _trying)
+        self._keeper = Keeper(loop, home, self, connecting)
         self._device: Device | None = None
         self._connection: Connection | None = None
         self._job: Job | None = None
@@ -151,7 +149,7 @@ class Actor:
         self.state = State.CONNECTING
         device, boot = self.device, self.stop
         will = device.opening()
-        self._loop.connect(_trying(device, device.identity, will), partial(self._opened, boot))
+        self._loop.connect(connecting(device, device.identity, will), partial(self._opened, boot))
 
     def _opened(self, boot: threading.Event, found: Connection | FleetError) -> None:
         if boot is not self.stop or boot.is_set() or self.state is not State.CONNECTING:
@@ -330,23 +328,6 @@ class Actor:
 
     def _tell_error(self, error: FleetError | OSError, **words: Json) -> None:
         self.device.tell("error", reason=error.message if isinstance(error, FleetError) else str(error), **words)
-
-
-def _trying(device: Device, identity: Identity, will: Will | None = None) -> Callable[[], Connection | FleetError]:
-    """What connects a device by an identity, for a thread of the pool."""
-    said = device.next_will() if will is None else will
-    return partial(_connected, identity.endpoint, device.id, said, device.settings.connect_timeout)
-
-
-def _connected(endpoint: Endpoint, client_id: str, will: Will, timeout: float) -> Connection | FleetError:
-    try:
-        connection = Connection(endpoint, client_id, will=will, keepalive=KEEPALIVE)
-        connection.connect(timeout)
-    except FleetError as error:
-        return error
-    except Exception as error:
-        return FleetError(f"connecting failed: {type(error).__name__}: {error}")
-    return connection
 
 
 def _throttled(report: Callable[[int], None]) -> Callable[[int], None]:

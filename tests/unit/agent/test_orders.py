@@ -15,6 +15,7 @@ from fleetctl.keys.store import generate_key, save_key
 
 BROKER, OTHER = "mqtts://localhost:1", "mqtts://elsewhere:8883"
 DIGEST = f"sha256:{'0' * 64}"
+TIME = "2026-01-01T00:00:00Z"
 NONCE = base64.b64encode(b"n" * 32).decode()
 
 
@@ -52,7 +53,7 @@ def test_intervals_count_at_once(bench: Any) -> None:
 
 def test_the_twin_says_more_about_reporting_than_the_configuration(bench: Any) -> None:
     call(bench, "configure", reportingInterval=500)
-    bench.hear_json("twin/desired", generation=1, version=1, digest=DIGEST, desired={"reportingInterval": 3})
+    bench.hear_json("twin/desired", generation=1, version=1, digest=DIGEST, desired={"reportingInterval": 3}, timestamp=TIME)
     bench.device.tick()
     bench.now += 4
     bench.device.tick()
