@@ -49,7 +49,7 @@ SelfTest = Annotated[
     typer.Option("--self-test", metavar="COMMAND", help="Run after an update; {image} is the new image; 0 is healthy."),
 ]
 Heartbeat = Annotated[float | None, duration_option("--heartbeat", help="Between statuses; the bundle's by default.")]
-Telemetry = Annotated[float, duration_option("--telemetry", help="Between messages of readings.", shown="1m")]
+Telemetry = Annotated[float, duration_option("--telemetry", help="Between readings, unless the fleet says.", shown="1m")]
 Firmware = Annotated[str, typer.Option("--firmware", metavar="VERSION", help="What it runs before the first update.")]
 
 app = group("Run the reference device, or simulate many.")
