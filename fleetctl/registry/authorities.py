@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fleetctl.errors import Conflict, NotFound
-from fleetctl.model.certificate import DAY
 from fleetctl.model.device import printable
 from fleetctl.registry.database import Database, Row
 
+DAY = 86400
 FIRST_LIFETIME = 3651 * DAY
 """Seconds from `thisUpdate`: how long the lists of schema 1 are good, which did not say it in the registry."""
 _SELECT = "SELECT name, role, kind, state, profile, pem, created_at FROM authorities"

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from fleetctl.errors import Conflict, NotFound
 from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, printable
@@ -24,8 +24,7 @@ _HEARD = """LEFT JOIN presence p ON p.device_id = d.id LEFT JOIN twins t ON t.de
 """
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceRecord:
+class DeviceRecord(NamedTuple):
     """A device with what was last heard of it."""
 
     device: Device

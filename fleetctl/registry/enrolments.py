@@ -1,12 +1,14 @@
 """Enrolments and claims in the registry."""
 
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
 
 from fleetctl.errors import Conflict, NotFound
 from fleetctl.model.device import DevicePath, LifeCycle, printable
-from fleetctl.model.enrolment import EnrolmentState
 from fleetctl.registry.database import Database
+
+if TYPE_CHECKING:
+    from fleetctl.model.enrolment import EnrolmentState
 
 _ENROLMENT = """SELECT id, method, claim, serial, device_id, spki, csr, state, code, certificate, requested_at, decided_at, actor,
     reason FROM enrolments"""
@@ -19,8 +21,7 @@ REFUSALS = 1000
 _HOLDS = "state IN ('approved', 'issued', 'active')"
 
 
-@dataclass(frozen=True, slots=True)
-class EnrolmentRow:
+class EnrolmentRow(NamedTuple):
     """One key that asked to be one device; `method` is claim, est or jit, `certificate` the serial of what it was given."""
 
     id: str
@@ -39,8 +40,7 @@ class EnrolmentRow:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimRow:
+class ClaimRow(NamedTuple):
     """A claim; `certificate` is the serial of its certificate, `quota` None as many as its batch lets in."""
 
     name: str
@@ -52,8 +52,7 @@ class ClaimRow:
     created_at: str
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How a device stands that has just been heard of; `configured`: it has answered since it became active."""
 
     path: DevicePath
@@ -67,7 +66,7 @@ class Enrolments(Database):
         with self.transaction():
             if self.read_one("SELECT 1 FROM claims WHERE name = ?", (row.name,)):
                 raise Conflict(f"claim `{row.name}` exists already", "choose another name: fleetctl provision claim list")
-            self.write("INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))
+            self.write("INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def claim(self, name: str) -> ClaimRow:
         """Raises `NotFound`."""
@@ -103,7 +102,7 @@ class Enrolments(Database):
         return int(row[0]) if row else 0
 
     def add_enrolment(self, row: EnrolmentRow) -> None:
-        self.write("INSERT INTO enrolments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(row))
+        self.write("INSERT INTO enrolments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def record_refusal(self, claim: str | None, serial: str, device_id: str | None, code: str, at: str) -> None:
         """Keep that a serial was refused with a code, once, and of each claim no more than `REFUSALS`: a thief fills no disk."""
@@ -122,23 +121,20 @@ class Enrolments(Database):
             raise NotFound(f"no enrolment {printable(enrolment_id)}", "see fleetctl provision pending")
         return EnrolmentRow(*row)
 
-    def enrolments(
-        self, *, device_id: str | None = None, states: Iterable[EnrolmentState] = tuple(EnrolmentState)
-    ) -> list[EnrolmentRow]:
-        """Those of one device, or of all, in some states; oldest first."""
-        wanted = list(states)
-        marks = ", ".join("?" * len(wanted))
-        which = "" if device_id is None else " AND device_id = ?"
+    def enrolments(self, *, device_id: str | None = None, states: "Collection[EnrolmentState]" = ()) -> list[EnrolmentRow]:
+        """Those of one device, or of all, in some states or in any; oldest first."""
+        asked = [f"state IN ({', '.join('?' * len(states))})"] if states else []
+        asked += [] if device_id is None else ["device_id = ?"]
         rows = self.read(
-            f"{_ENROLMENT} WHERE state IN ({marks}){which} ORDER BY requested_at, id",
-            (*wanted, *(() if device_id is None else (device_id,))),
+            f"{_ENROLMENT} WHERE {' AND '.join(asked) or '1 = 1'} ORDER BY requested_at, id",
+            (*states, *(() if device_id is None else (device_id,))),
         )
         return [EnrolmentRow(*row) for row in rows]
 
     def settle_enrolment(
         self,
         enrolment_id: str,
-        state: EnrolmentState,
+        state: "EnrolmentState",
         *,
         at: str,
         code: str | None = None,

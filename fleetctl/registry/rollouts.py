@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fleetctl.errors import NotFound
 from fleetctl.model.device import DevicePath, printable
@@ -12,8 +11,7 @@ from fleetctl.registry.database import Database
 PAGE = 500
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutRow:
+class RolloutRow(NamedTuple):
     """A rollout as its last controller left it; `record` is what `ota status` shows."""
 
     id: str
@@ -23,8 +21,7 @@ class RolloutRow:
     record: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateStatusRow:
+class UpdateStatusRow(NamedTuple):
     """The newest word of a device on an update (`document` is the `ota/status` payload)."""
 
     device_id: str

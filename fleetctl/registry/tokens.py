@@ -1,14 +1,13 @@
 """One-time enrolment tokens in the registry: their digests, never themselves."""
 
-from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 from fleetctl.registry.database import Database
 
 _SELECT = "SELECT digest, device_id, created_at, expires_at, used_at, certificate, actor FROM tokens"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRow:
+class TokenRow(NamedTuple):
     """A token by the SHA-256 of its text; one that was used without a certificate was revoked."""
 
     digest: str
@@ -22,7 +21,7 @@ class TokenRow:
 
 class Tokens(Database):
     def add_token(self, row: TokenRow) -> None:
-        self.write("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))
+        self.write("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def token(self, digest: str) -> TokenRow | None:
         row = self.read_one(_SELECT + " WHERE digest = ?", (digest,))

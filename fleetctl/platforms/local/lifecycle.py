@@ -7,7 +7,7 @@ from fleetctl.errors import Conflict, Unavailable
 from fleetctl.model import topic as topics
 from fleetctl.model.device import Device, LifeCycle
 from fleetctl.model.topic import Channel
-from fleetctl.platforms.devices import CertificateFact, DeviceDetail, DeviceStatus, Removed, Step, Transition
+from fleetctl.platforms.device_records import CertificateFact, DeviceDetail, DeviceStatus, Removed, Step, Transition
 from fleetctl.wire.document import parse_rfc3339, rfc3339
 
 if TYPE_CHECKING:

@@ -8,8 +8,10 @@ import pytest
 from fleetctl.cli import (
     batch,
     broker,
+    ca,
     certs,
     claim,
+    crl,
     enrolment,
     factory,
     init,
@@ -26,7 +28,7 @@ from fleetctl.cli import (
     twin,
 )
 from fleetctl.mqtt.settings import Finding
-from fleetctl.platforms import devices, messages, twins, updates
+from fleetctl.platforms import device_records, devices, messages, twins, updates
 from fleetctl.platforms.local.applying import Applied
 from fleetctl.platforms.local.batches import BatchEntry, BatchReport, ProfileEntry
 from fleetctl.platforms.local.broker import BrokerEvent
@@ -37,10 +39,12 @@ from fleetctl.platforms.local.enrolment.claims import Claim, ClaimMade, ClaimRev
 from fleetctl.platforms.local.enrolment.events import ServeEvent
 from fleetctl.platforms.local.init import ContextMade
 from fleetctl.platforms.local.manufacture import Manufactured
+from fleetctl.platforms.local.overview import AuthorityEntry, Exported, ListStatus
 from fleetctl.platforms.local.rendering import RenderedFile
 from fleetctl.platforms.local.renewal import Renewed
 from fleetctl.platforms.local.revocation import Revocation
 from fleetctl.platforms.local.signing import RequestMade, Signed
+from fleetctl.platforms.local.succession import AuthorityChange
 from fleetctl.platforms.local.tokens import NewToken, TokenEntry, TokenRevoked
 from fleetctl.present.view import View, camel
 
@@ -49,13 +53,13 @@ PAIRS: list[tuple[View, Any]] = [
     (token.TOKEN, TokenEntry),
     (token.REVOKED, TokenRevoked),
     (provision.DEVICE, devices.DeviceEntry),
-    (provision.DETAIL, devices.DeviceDetail),
-    (provision.PROVISIONED, devices.Provisioned),
-    (provision.IMPORTED, devices.Imported),
-    (provision.REMOVED, devices.Removed),
-    (lifecycle.STATUS, devices.DeviceStatus),
-    (lifecycle.TRANSITION, devices.Transition),
-    (lifecycle.REPLACED, devices.Replaced),
+    (provision.DETAIL, device_records.DeviceDetail),
+    (provision.PROVISIONED, device_records.Provisioned),
+    (provision.IMPORTED, device_records.Imported),
+    (provision.REMOVED, device_records.Removed),
+    (lifecycle.STATUS, device_records.DeviceStatus),
+    (lifecycle.TRANSITION, device_records.Transition),
+    (lifecycle.REPLACED, device_records.Replaced),
     (batch.BATCH, BatchEntry),
     (batch.REPORT, BatchReport),
     (profile.PROFILE, ProfileEntry),
@@ -77,6 +81,10 @@ PAIRS: list[tuple[View, Any]] = [
     (issuing.SIGNED, Signed),
     (issuing.REQUEST, RequestMade),
     (certs.REVOCATION, Revocation),
+    (ca.AUTHORITY, AuthorityEntry),
+    (ca.CHANGE, AuthorityChange),
+    (ca.EXPORTED, Exported),
+    (crl.LIST, ListStatus),
     (init.MADE, ContextMade),
     (broker.EVENT, BrokerEvent),
     (claim.CLAIM, Claim),

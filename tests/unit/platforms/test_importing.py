@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleetctl.errors import FleetError, NotFound, Partial, UsageError
-from fleetctl.platforms.devices import Imported
+from fleetctl.platforms.device_records import Imported
 from fleetctl.platforms.memory import MemoryFleet
 from fleetctl.platforms.protocol import Targets
 from fleetctl.platforms.rows import SERIALS, read_rows
