@@ -6,22 +6,26 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from fleetctl.agent.connecting import connecting
 from fleetctl.agent.device import Device, Event
+from fleetctl.agent.home import Home
+from fleetctl.agent.identity import Identity
+from fleetctl.agent.keeper import Keeper
 from fleetctl.agent.updater import Outcome
 from fleetctl.agent.work import Job, perform
 from fleetctl.errors import FleetError
+from fleetctl.model.device import DevicePath
 from fleetctl.mqtt.connection import Connection
-from fleetctl.mqtt.message import Will
 from fleetctl.wire.document import Json
 
 if TYPE_CHECKING:
     from fleetctl.agent.loop import Loop
 
-KEEPALIVE = 30
 TICK = 5.0
 SOON = 0.05
 FLUSH = 2.0
 """Seconds that a device waits for its last words to be acknowledged before it reboots."""
+NEW_CERTIFICATE = "a new certificate"
 PROGRESS = 25
 """Percents between two reports of a download: each is a durable step."""
 
@@ -39,12 +43,13 @@ class State(StrEnum):
 class Actor:
     """Lives as long as the process, its `device` as long as a boot. All but `part` runs in the loop's thread."""
 
-    def __init__(self, loop: "Loop", start: Callable[[], Device]) -> None:
+    def __init__(self, loop: "Loop", home: Home, start: Callable[[Identity], Device]) -> None:
         self.state = State.DOWN
         self.alarm = 0.0
         self.watched, self.interest = -1, 0
         self.stop = threading.Event()
-        self._loop, self._start = loop, start
+        self._loop, self._home, self._start = loop, home, start
+        self._keeper = Keeper(loop, home, self, connecting)
         self._device: Device | None = None
         self._connection: Connection | None = None
         self._job: Job | None = None
@@ -60,11 +65,24 @@ class Actor:
             raise RuntimeError("the device has not booted")
         return self._device
 
+    @property
+    def path(self) -> DevicePath:
+        return self._home.current.config.device
+
+    @property
+    def up(self) -> bool:
+        return self.state is State.UP
+
+    @property
+    def staying(self) -> bool:
+        """Whether it is neither about to reboot nor to end."""
+        return self.state not in (State.LEAVING, State.REBOOTING) and not self.stop.is_set()
+
     # -- called by the loop
 
     def begin(self) -> None:
         """Boot: everything that the device knows comes from disk."""
-        device = self._start()
+        device = self._start(self._home.current)
         self._left += self._device.events if self._device else []
         self._device, self._job, self.stop = device, None, threading.Event()
         self._stumbles, self._rest, self._ended = 0, 0.0, None
@@ -106,18 +124,24 @@ class Actor:
         self._loop.wake(self, min(again, now + TICK))
 
     def _go_on(self, now: float) -> float:
-        if self.state is State.DOWN and now >= self._until:
+        if self._is_waiting and now >= self._until:
             self._connect()
         self._guarded(self._check_job)
         self._go_on_working(now)
         again = self._guarded(self.device.tick) or now + SOON
         if self._stumbles:
             again = min(again, self._rest)
+        again = min(again, self._keeper.turn(now))
         self._check_connection()
         if self.device.reboots:
             self.state, self._until = State.LEAVING, now + FLUSH
             return now
-        return min(again, self._until) if self.state is State.DOWN else again
+        return min(again, self._until) if self._is_waiting else again
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether it is to connect in time: not while its new certificate does."""
+        return self.state is State.DOWN and not self._keeper.proving
 
     # -- connecting
 
@@ -125,7 +149,7 @@ class Actor:
         self.state = State.CONNECTING
         device, boot = self.device, self.stop
         will = device.opening()
-        self._loop.connect(partial(_connected, device, will), partial(self._opened, boot))
+        self._loop.connect(connecting(device, device.identity, will), partial(self._opened, boot))
 
     def _opened(self, boot: threading.Event, found: Connection | FleetError) -> None:
         if boot is not self.stop or boot.is_set() or self.state is not State.CONNECTING:
@@ -133,11 +157,23 @@ class Actor:
                 found.abort()
             return
         if isinstance(found, FleetError):
+            self.device.unreachable()
             self._drop(found.message)
         else:
             self._connection, self.state, self._failures = found, State.UP, 0
             self._guarded(partial(self.device.opened, found))
         self.turn()
+
+    def switch(self, connection: Connection) -> None:
+        """Go on with a connection that the broker has put in the place of the one there was."""
+        old, self._connection = self._connection, connection
+        self._loop.watch(self, -1, False)
+        if old is not None:
+            old.abort()
+        self.device.closed(NEW_CERTIFICATE)
+        self.device.opening()
+        self.state, self._failures = State.UP, 0
+        self._guarded(partial(self.device.opened, connection))
 
     def _check_connection(self) -> None:
         connection = self._connection
@@ -146,9 +182,19 @@ class Actor:
         connection.tick()
         for refusal in connection.take_refusals():
             self.device.tell("refused", topic=refusal.topic, reason=refusal.error().message)
-        if not connection.connected:
+        if not connection.connected and self._keeper.proving:
+            self._make_way(connection)
+        elif not connection.connected:
             reason = connection.closed_reason
             self._drop("the connection was lost" if reason is None else reason.message)
+
+    def _make_way(self, connection: Connection) -> None:
+        """The broker lets a connection go when the same device comes with its new certificate: that is on its way here."""
+        self._connection = None
+        self._loop.watch(self, -1, False)
+        connection.abort()
+        self.device.closed(NEW_CERTIFICATE)
+        self.state, self._until = State.DOWN, self._loop.clock.monotonic()
 
     def _drop(self, reason: str) -> None:
         """Without a connection, wait twice as long each time, each device a little differently: no storm on a broker's return."""
@@ -282,17 +328,6 @@ class Actor:
 
     def _tell_error(self, error: FleetError | OSError, **words: Json) -> None:
         self.device.tell("error", reason=error.message if isinstance(error, FleetError) else str(error), **words)
-
-
-def _connected(device: Device, will: Will) -> Connection | FleetError:
-    try:
-        connection = Connection(device.identity.endpoint, device.id, will=will, keepalive=KEEPALIVE)
-        connection.connect(device.settings.connect_timeout)
-    except FleetError as error:
-        return error
-    except Exception as error:
-        return FleetError(f"connecting failed: {type(error).__name__}: {error}")
-    return connection
 
 
 def _throttled(report: Callable[[int], None]) -> Callable[[int], None]:

@@ -6,30 +6,31 @@ from random import Random
 from typing import Literal, Protocol
 
 from fleetctl.agent.commands import Call, Commands, expired
+from fleetctl.agent.configuration import Configuration
+from fleetctl.agent.drops import Drops
 from fleetctl.agent.identity import Identity
+from fleetctl.agent.orders import carry_out
 from fleetctl.agent.reports import update_event, update_status
 from fleetctl.agent.settings import Settings
 from fleetctl.agent.storage import Storage
+from fleetctl.agent.trust import HeldTrust
 from fleetctl.agent.twin import Twin
 from fleetctl.agent.updater import Clock, Outcome, Updater
 from fleetctl.agent.work import WORK
-from fleetctl.errors import FleetError, Malformed, Untrusted
+from fleetctl.errors import Malformed
 from fleetctl.model import topic
 from fleetctl.model.attempt import Record
 from fleetctl.model.presence import session_order
 from fleetctl.model.update import Do
 from fleetctl.mqtt.message import Message, Will
+from fleetctl.wire.bundle import BundleConfig
 from fleetctl.wire.command import Reply, ReplyStatus
 from fleetctl.wire.document import PAYLOAD_LIMIT, Json, rfc3339
 from fleetctl.wire.presence import Presence
 from fleetctl.wire.telemetry import Telemetry
-from fleetctl.wire.trust import TrustDocument
 
-TRUST_FILE = "trust.cose"
 LONGEST_WAIT = 30.0
 SHORTEST_WAIT = 0.02
-QUIET = 1.0
-"""Seconds between two events about dropped messages, so that a flood of garbage does not become a flood of words."""
 
 Event = dict[str, Json]
 
@@ -50,21 +51,23 @@ class Device:
     def __init__(self, identity: Identity, settings: Settings, storage: Storage, clock: Clock, chance: Random) -> None:
         self.path = identity.config.device
         self.id = self.path.device_id
-        self.identity, self.settings, self.storage = identity, settings, storage
+        self.settings, self.storage = settings, storage
+        self.configuration = Configuration(storage, identity, settings.fallback_after)
         self.events: list[Event] = []
         self.reboots = False
-        self.dropped = 0
-        self._untold: tuple[str, str] | None = None
-        self._faults: set[str] = set()
+        self.asked: tuple[Call, bool] | None = None
+        self.renewing = False
+        self._unsent: list[tuple[Call, ReplyStatus, Json]] = []
+        self._drops = Drops(clock.monotonic, self.tell)
         self._clock, self._chance = clock, chance
         self._topics = identity.config.topics
         storage.prepare(partial(settings.factory_image, self.path.device_type), settings.firmware_version)
         self.updater = Updater(self.path, storage, storage.boot(), clock)
         self._twin, self._commands = Twin(storage), Commands(storage)
-        self._trust, self._trust_envelope = self._held_trust()
+        self._trust = HeldTrust(storage, identity)
         self._link: Link | None = None
         self._sessions = self._messages = 0
-        self._started = self._quiet_until = clock.monotonic()
+        self._started = clock.monotonic()
         self._connected_at: str | None = None
         self._next_heartbeat = self._next_telemetry = 0.0
         self.working = False
@@ -72,34 +75,44 @@ class Device:
         self.tell("boot", boot=self.updater.record.boot, firmwareVersion=image.version, digest=image.digest)
         self._report_updates()
 
-    def _held_trust(self) -> tuple[TrustDocument, bytes]:
-        """The greater of the bundle's trust document and the one that was received last."""
-        envelope = self.storage.read(TRUST_FILE, PAYLOAD_LIMIT)
-        identity = self.identity
-        if envelope is not None:
-            try:
-                return identity.newer_trust(envelope, identity.trust, identity.trust_envelope), envelope
-            except Untrusted:
-                self.storage.remove(TRUST_FILE)
-        return identity.trust, identity.trust_envelope
+    @property
+    def dropped(self) -> int:
+        return self._drops.count
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is, with the addresses that are in force."""
+        return self.configuration.identity
 
     # -- life of a session
 
     @property
     def session(self) -> str:
-        return f"{self.updater.record.boot}-{self._sessions}"
+        return self._session(self._sessions)
+
+    def _session(self, number: int) -> str:
+        return f"{self.updater.record.boot}-{number}"
 
     def opening(self) -> Will:
         """Begin the next session; what the broker is to say when it ends without a goodbye."""
+        will = self.next_will()
         self._sessions += 1
         self._connected_at = self._now()
         self.updater.begin_session()
         self._commands.begin_session(self.session)
-        return Will(self._topics["status"], self._presence("offline"))
+        self.configuration.begin_session()
+        return will
+
+    def next_will(self) -> Will:
+        """The will of the session after this one, which may never begin."""
+        return Will(self._topics["status"], self._presence("offline", self._session(self._sessions + 1), self._now()))
 
     def opened(self, link: Link) -> None:
         """Say who is there, listen, and say again what may have been lost."""
         self._link = link
+        lost = self.configuration.connected()
+        if lost is not None:
+            self.tell("fellBack", broker=self.identity.config.broker, unreachable=lost)
         self._heartbeat()
         link.subscribe([self._topics[name] for name in ("trust", "status", "twinDesired", "otaDesired", "commands")])
         self._report_update(self.updater.record)
@@ -107,6 +120,9 @@ class Device:
         pending = self._commands.pending()
         if pending is not None:
             self._publish_reply(*pending, "succeeded", {"session": self.session}, None)
+        unsent, self._unsent = self._unsent, []
+        for call, status, result in unsent:
+            self.answer(call, status, result)
         self._next_telemetry = self._clock.monotonic() + self._telemetry_interval * self._chance.random()
         self.tell("online", session=self.session)
 
@@ -126,22 +142,7 @@ class Device:
         """Take one message; what does not parse or is not trusted is dropped and counted, and changes nothing."""
         if not message.payload:
             return
-        self._take(message.topic, partial(self._route, message))
-
-    def _take(self, name: str, take: Callable[[], object]) -> None:
-        """A fault of ours that a message brings to light drops this message: a retained one would come back at every start."""
-        try:
-            take()
-        except (Malformed, Untrusted) as error:
-            self._drop(name, error.message)
-        except (FleetError, OSError):
-            raise
-        except Exception as error:
-            kind = type(error).__name__
-            self._drop(name, f"a fault of the agent: {kind}: {error}")
-            if kind not in self._faults:
-                self._faults.add(kind)
-                self.tell("error", reason=f"a message on `{name}` met a fault of the agent: {kind}: {error}")
+        self._drops.guard(message.topic, partial(self._route, message))
 
     def _route(self, message: Message) -> None:
         if len(message.payload) > PAYLOAD_LIMIT:
@@ -161,7 +162,7 @@ class Device:
             raise Malformed("nothing was subscribed there")
 
     def _on_update(self, payload: bytes) -> None:
-        verdict = self.updater.receive(payload, self._trust)
+        verdict = self.updater.receive(payload, self._trust.document)
         self.tell("assignment", verdict=str(verdict), order=self.updater.record.order)
         self._report_updates()
 
@@ -172,12 +173,9 @@ class Device:
         self._report_twin()
 
     def _on_trust(self, payload: bytes) -> None:
-        document = self.identity.newer_trust(payload, self._trust, self._trust_envelope)
-        if document.version == self._trust.version:
+        if not self._trust.receive(payload):
             return
-        self.storage.write(TRUST_FILE, payload)
-        self._trust, self._trust_envelope = document, payload
-        self.tell("trust", version=document.version)
+        self.tell("trust", version=self._trust.document.version)
         self._reconsider()
 
     def _on_status(self, payload: bytes) -> None:
@@ -191,29 +189,30 @@ class Device:
             return
         self.tell("command", name=name, id=call.command.id)
         if expired(call.command, self._clock.wall()):
-            self._reply(call, "rejected", {"error": "the command has expired"})
-        elif name not in ("ping", "reboot"):
-            self._reply(call, "rejected", {"error": f"no command `{name}` here", "commands": ["ping", "reboot"]})
+            self.answer(call, "rejected", {"error": "the command has expired"})
         else:
-            self._reply(call, "accepted", None)
-            if name == "ping":
-                self._reply(call, "succeeded", self._facts() | {"session": self.session})
-            else:
-                self._commands.remember(call)
-                self.reboots = True
+            carry_out(self, call)
 
-    def _tell_dropped(self, now: float) -> None:
-        """What a quiet time kept back."""
-        if self._untold is not None and now >= self._quiet_until:
-            name, reason = self._untold
-            self._untold = None
-            self._quiet_until = now + QUIET
-            self.tell("dropped", topic=name, reason=reason, count=self.dropped)
+    def remember(self, call: Call) -> None:
+        """Answer it after the next boot."""
+        self._commands.remember(call)
 
-    def _drop(self, name: str, reason: str) -> None:
-        self.dropped += 1
-        self._untold = name, reason
-        self._tell_dropped(self._clock.monotonic())
+    def configure(self, config: BundleConfig) -> None:
+        """Store what the fleet wants; its intervals count at once."""
+        self.configuration.take(config)
+        self.tell("configured", broker=config.broker, artifacts=config.artifacts, enrol=config.enrol)
+        now = self._clock.monotonic()
+        self._next_heartbeat = min(self._next_heartbeat, now + self._heartbeat_interval)
+        self._next_telemetry = min(self._next_telemetry, now + self._telemetry_interval)
+
+    def unreachable(self) -> None:
+        """The broker did not answer: a new one that never did is given up in time."""
+        other = self.configuration.missed(self._clock.monotonic())
+        if other is not None:
+            self.tell("fallback", broker=other, unreachable=self.configuration.config.broker)
+
+    def renewed(self, identity: Identity) -> None:
+        self.configuration.renew(identity)
 
     # -- updates
 
@@ -245,7 +244,7 @@ class Device:
         self._report_updates()
 
     def _reconsider(self) -> None:
-        self._take(self._topics["otaDesired"], partial(self.updater.reconsider, self._trust))
+        self._drops.guard(self._topics["otaDesired"], partial(self.updater.reconsider, self._trust.document))
         self._report_updates()
 
     # -- what it says
@@ -254,9 +253,9 @@ class Device:
         """Say what is due; the monotonic time at which to ask again."""
         now = self._clock.monotonic()
         due = [now + LONGEST_WAIT]
-        self._tell_dropped(now)
-        if self._untold is not None:
-            due.append(self._quiet_until)
+        quiet = self._drops.tell()
+        if quiet is not None:
+            due.append(quiet)
         if self.updater.wait > 0:
             due.append(now + max(SHORTEST_WAIT, self.updater.wait))
         if self._link is not None:
@@ -269,27 +268,29 @@ class Device:
 
     @property
     def _heartbeat_interval(self) -> float:
-        return self.settings.heartbeat or self.identity.config.heartbeat
+        return self.settings.heartbeat or self.configuration.config.heartbeat
 
     @property
     def _telemetry_interval(self) -> float:
-        return self._twin.interval or self.settings.telemetry
+        return self._twin.interval or self.configuration.config.reporting_interval or self.settings.telemetry
 
     def _heartbeat(self) -> None:
         if self._link is not None:
             self._link.publish(self._topics["status"], self._presence("online"), retain=True)
         self._next_heartbeat = self._clock.monotonic() + self._heartbeat_interval * self._chance.uniform(0.8, 1.0)
 
-    def _presence(self, status: Literal["online", "offline"]) -> bytes:
+    def _presence(
+        self, status: Literal["online", "offline"], session: str | None = None, connected_at: str | None = None
+    ) -> bytes:
         image = self.updater.record.current
         return Presence(
             status=status,
-            session=self.session,
+            session=session or self.session,
             firmware_version=image.version,
             digest=image.digest,
             clock="none" if self._clock.wall() is None else "set",
             heartbeat=self._heartbeat_interval,
-            connected_at=self._connected_at,
+            connected_at=connected_at or self._connected_at,
             timestamp=self._now(),
         ).encode()
 
@@ -303,7 +304,7 @@ class Device:
             timestamp=self._now(),
             message_id=f"{self.session}-{self._messages}",
             readings={} if self.settings.sensors is None else self.settings.sensors(self.id, self._clock.wall() or now),
-            metadata=self._facts() | {"uptime": round(now - self._started), "dropped": self.dropped},
+            metadata=self.facts | {"uptime": round(now - self._started), "dropped": self.dropped},
         )
         self._link.publish(self._topics["telemetry"], message.encode())
 
@@ -321,11 +322,15 @@ class Device:
             self._report_update(record)
 
     def _report_twin(self) -> None:
-        report = self._twin.report(self._facts(), self._now())
+        report = self._twin.report(self.facts, self._now())
         if self._link is not None and report is not None:
             self._link.publish(self._topics["twinReported"], report.encode(), retain=True)
 
-    def _reply(self, call: Call, status: ReplyStatus, result: Json) -> None:
+    def answer(self, call: Call, status: ReplyStatus, result: Json) -> None:
+        """Reply to a command, now or when there is a connection again."""
+        if self._link is None:
+            self._unsent.append((call, status, result))
+            return
         self._publish_reply(call.name, call.command.id, status, result, call.correlation)
 
     def _publish_reply(self, name: str, reply_to: str, status: ReplyStatus, result: Json, correlation: bytes | None) -> None:
@@ -333,7 +338,8 @@ class Device:
             payload = Reply(reply_to, status, result, self._now()).encode()
             self._link.publish(topic.command_reply(self.path, name), payload, correlation=correlation)
 
-    def _facts(self) -> dict[str, Json]:
+    @property
+    def facts(self) -> dict[str, Json]:
         return {"firmwareVersion": self.updater.record.current.version}
 
     def _now(self) -> str | None:

@@ -1,13 +1,14 @@
 """Who a device is: its bundle, read and checked before anything is connected."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from fleetctl import files
+from fleetctl.agent.certificate import Credential, credential_of, parse_chain
 from fleetctl.agent.download import Artifacts
 from fleetctl.errors import ConfigError, FleetError, Malformed
-from fleetctl.keys.store import PublicKey, load_key, load_public_key
+from fleetctl.keys.store import PrivateKey, PublicKey, load_key, load_public_key
 from fleetctl.keys.trust import UnverifiedTrust
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.tls import client_context
@@ -29,6 +30,8 @@ class Identity:
     root: PublicKey
     trust: TrustDocument
     trust_envelope: bytes
+    folder: Path = Path()
+    credential: Credential | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -52,11 +55,41 @@ class Identity:
             root=root,
             trust=UnverifiedTrust(envelope).verify(root, config.device.tenant),
             trust_envelope=envelope,
+            folder=folder,
+            credential=_credential(cert),
         )
+
+    @property
+    def private_key(self) -> PrivateKey:
+        """Read again whenever it is needed, and not kept; raises `NotFound` or `Denied`."""
+        return load_key(self.folder / bundle.KEY)
+
+    @property
+    def certificate(self) -> bytes:
+        """The certificate and those above it, as PEM; raises `NotFound` or `Denied`."""
+        return files.read_limited(self.folder / bundle.CERTIFICATE, SMALL)
+
+    def configured(self, config: BundleConfig) -> Self:
+        """The same device with other addresses; raises `ConfigError`."""
+        if config == self.config:
+            return self
+        end, context = self.endpoint, self.artifacts.context
+        endpoint = Endpoint.parse_url(config.broker, ca=end.ca, cert=end.cert, key=end.key)
+        if config.artifacts.startswith("https:") and context is None:
+            context = client_context(end.ca, end.cert, end.key)
+        artifacts = replace(self.artifacts, base=config.artifacts, context=context)
+        return replace(self, config=config, endpoint=endpoint, artifacts=artifacts)
 
     def newer_trust(self, envelope: bytes, held: TrustDocument, held_envelope: bytes) -> TrustDocument:
         """The trust document that replaces the one held; raises `Untrusted` where it must not."""
         return UnverifiedTrust(envelope).verify(self.root, self.config.device.tenant, held.version, held=held_envelope)
+
+
+def _credential(cert: Path) -> Credential:
+    try:
+        return credential_of(parse_chain(files.read_limited(cert, SMALL)))
+    except Malformed as error:
+        raise ConfigError(f"`{cert}`: {error.message}", "make one: fleetctl certs issue DEVICE") from error
 
 
 def _config(folder: Path) -> BundleConfig:

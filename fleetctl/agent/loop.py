@@ -10,12 +10,12 @@ from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from random import Random
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from fleetctl.agent.actor import Actor, State
 from fleetctl.agent.device import Event
 from fleetctl.agent.pool import Pool
 from fleetctl.agent.updater import Clock
+from fleetctl.errors import FleetError
 
 CONNECTING = 8
 WORKING = 8
@@ -25,8 +25,33 @@ GOODBYE = 5.0
 Result = TypeVar("Result")
 
 
+class Member(Protocol):
+    """What the loop serves: a device, or one that is still to become one."""
+
+    alarm: float
+    watched: int
+    interest: int
+
+    @property
+    def up(self) -> bool: ...
+
+    def begin(self) -> None: ...
+
+    def take_events(self) -> list[Event]: ...
+
+    def serve(self, readable: bool, writable: bool) -> None: ...
+
+    def turn(self) -> None: ...
+
+    def halt(self) -> None: ...
+
+    def part(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Loop:
-    """Runs actors until it is told to stop, and yields what they tell."""
+    """Runs its members until it is told to stop or the last has left, and yields what they tell."""
 
     def __init__(self, clock: Clock, chance: Random) -> None:
         self.clock, self.chance = clock, chance
@@ -36,9 +61,11 @@ class Loop:
         self._mouth.setblocking(False)
         self._selector.register(self._ear, selectors.EVENT_READ)
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._alarms: list[tuple[float, int, Actor]] = []
+        self._alarms: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
-        self._touched: dict[Actor, None] = {}
+        self._touched: dict[Member, None] = {}
+        self._members: dict[Member, None] = {}
+        self._failure: FleetError | None = None
         self._connecting = Pool("connect", CONNECTING)
         self._working = Pool("work", WORKING)
 
@@ -58,13 +85,30 @@ class Loop:
         """The same for what takes long."""
         self._working.submit(lambda: self.call_soon(partial(then, work())))
 
-    def wake(self, actor: Actor, at: float) -> None:
+    def touch(self, member: Member) -> None:
+        """It has something to tell."""
+        self._touched[member] = None
+
+    def join(self, member: Member) -> None:
+        """Serve one more from now on; raises what its `begin` raises."""
+        member.begin()
+        self._members[member] = None
+        self.touch(member)
+
+    def leave(self, member: Member, error: FleetError | None = None) -> None:
+        """Serve it no longer; the first `error` is what the loop raises when nobody is left."""
+        self._failure = self._failure or error
+        self._members.pop(member, None)
+        member.alarm = -1.0
+        self.touch(member)
+
+    def wake(self, actor: Member, at: float) -> None:
         """Have the actor's `turn` called at a monotonic time; only the last wish counts."""
         actor.alarm = at
         self._touched[actor] = None
         heapq.heappush(self._alarms, (at, next(self._numbers), actor))
 
-    def watch(self, actor: Actor, descriptor: int, write: bool) -> None:
+    def watch(self, actor: Member, descriptor: int, write: bool) -> None:
         """Watch a socket of the actor; -1 watches none."""
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0)
         if (actor.watched, actor.interest) == (descriptor, wanted):
@@ -79,19 +123,25 @@ class Loop:
 
     # -- the loop
 
-    def run(self, actors: Iterable[Actor], stop: threading.Event) -> Iterator[Event]:
-        """Serve the actors until `stop` is set, then let them say goodbye; also on KeyboardInterrupt and when abandoned."""
-        running = list(actors)
+    def run(self, members: Iterable[Member], stop: threading.Event) -> Iterator[Event]:
+        """Serve them until `stop` is set, then let them say goodbye; also on KeyboardInterrupt and when abandoned.
+
+        Raises the first error with which a member left, when all have.
+        """
+        self._members = dict.fromkeys(members)
         try:
-            for actor in running:
-                actor.begin()
-            while not stop.is_set():
+            for member in list(self._members):
+                member.begin()
+            while self._members and not stop.is_set():
                 touched, self._touched = self._touched, {}
                 yield from _events(touched)
                 self._turn()
         finally:
-            self._end(running)
-        yield from _events(running)
+            left = not self._members
+            self._end()
+        yield from _events(self._touched | self._members)
+        if left and self._failure is not None:
+            raise self._failure
 
     def _turn(self) -> None:
         now = self.clock.monotonic()
@@ -114,22 +164,22 @@ class Loop:
             while True:
                 self._calls.get_nowait()()
 
-    def _end(self, actors: list[Actor]) -> None:
+    def _end(self) -> None:
         """Stop work, part from the broker in parallel, leave no descriptor."""
-        for actor in actors:
-            actor.halt()
-            if actor.state is State.UP:
-                self._connecting.submit(actor.part)
+        for member in self._members:
+            member.halt()
+            if member.up:
+                self._connecting.submit(member.part)
         self._connecting.close(GOODBYE)
         self._working.close(GOODBYE)
         self._answer_calls()
-        for actor in actors:
-            actor.end()
+        for member in self._members:
+            member.end()
         self._selector.close()
         self._ear.close()
         self._mouth.close()
 
 
-def _events(actors: Iterable[Actor]) -> Iterator[Event]:
-    for actor in actors:
-        yield from actor.take_events()
+def _events(members: Iterable[Member]) -> Iterator[Event]:
+    for member in members:
+        yield from member.take_events()

@@ -16,6 +16,9 @@ from fleetctl.wire.fields import TOKEN
 class Settings:
     """Times are seconds; `heartbeat` None means the bundle's, `factory` None a small image made of the version.
 
+    `telemetry` is what counts where neither the twin nor the configuration says more; `fallback_after` is how long a new
+    broker may be unreachable before the last that worked is tried again.
+
     `sensors` None means the machine's load for an agent, and a made-up climate for a simulated one.
     """
 
@@ -32,6 +35,10 @@ class Settings:
     connect_timeout: float = 10.0
     backoff: float = 0.5
     backoff_limit: float = 60.0
+    enrol_timeout: float = 20.0
+    renewal_retry: float = 60.0
+    renewal_limit: float = 3600.0
+    fallback_after: float = 120.0
 
     def __post_init__(self) -> None:
         if not TOKEN.fullmatch(self.firmware_version):

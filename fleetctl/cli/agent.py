@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from fleetctl.agent.settings import Settings
     from fleetctl.wire.document import Json
 
+SERIALS_LIMIT = 1 << 20
+MOST_SERIALS = 10_000
 COMMON = ("event", "deviceId", "time")
 
 
@@ -34,7 +36,7 @@ EVENT = View(
     (
         Field("time", help="By the device's clock.", nullable=True),
         Field("deviceId", header="DEVICE"),
-        Field("event", help="boot, online, offline, assignment, update, twin, trust, command, dropped, …"),
+        Field("event", help="boot, online, offline, enrolled, renewed, assignment, update, twin, command, …"),
         Field("*", help="What belongs to the event.", header="DETAILS", show=_rest),
     ),
     id="deviceId",
@@ -47,7 +49,7 @@ SelfTest = Annotated[
     typer.Option("--self-test", metavar="COMMAND", help="Run after an update; {image} is the new image; 0 is healthy."),
 ]
 Heartbeat = Annotated[float | None, duration_option("--heartbeat", help="Between statuses; the bundle's by default.")]
-Telemetry = Annotated[float, duration_option("--telemetry", help="Between messages of readings.", shown="1m")]
+Telemetry = Annotated[float, duration_option("--telemetry", help="Between readings, unless the fleet says.", shown="1m")]
 Firmware = Annotated[str, typer.Option("--firmware", metavar="VERSION", help="What it runs before the first update.")]
 
 app = group("Run the reference device, or simulate many.")
@@ -60,11 +62,15 @@ app = group("Run the reference device, or simulate many.")
     example="""
     fleetctl agent run ./pump-7
     fleetctl agent run ./pump-7 --self-test 'sh {image} --check' -o jsonl
+    fleetctl agent run ./claim --serial SN00042 --state ./sn00042
     """,
 )
 def run(
     session: Session,
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `provision add --bundle` wrote.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `provision add --bundle` wrote, or a claim.")],
+    serial: Annotated[
+        str | None, typer.Option("--serial", metavar="SN", help="With a claim: the serial number to enrol as.")
+    ] = None,
     state: State = None,
     self_test: SelfTest = None,
     heartbeat: Heartbeat = None,
@@ -72,12 +78,15 @@ def run(
     reboot_delay: RebootDelay = 1.0,
     firmware: Firmware = "1.0.0",
 ) -> "Iterator[dict[str, Json]]":
-    """Be the device of a bundle, until Ctrl-C; prints an event a line."""
+    """Be the device of a bundle, until Ctrl-C; prints an event a line.
+
+    With a claim it makes its own key, asks the fleet for an identity, and keeps it in its state.
+    """
     from fleetctl.agent import run as agents
 
     with _stopping() as stop:
         settings = _settings(heartbeat, telemetry, reboot_delay, firmware)
-        yield from agents.run(bundle, state, self_test, settings=settings, stop=stop)
+        yield from agents.run(bundle, state, self_test, serial=serial, settings=settings, stop=stop)
 
 
 @verb(
@@ -87,6 +96,7 @@ def run(
     example="""
     fleetctl agent simulate -n 30 --type pump --location oslo
     fleetctl agent simulate ./bundles/* --state ./state
+    fleetctl agent simulate --claim ./claim --serials SN001..SN100
     """,
 )
 def simulate(
@@ -95,6 +105,12 @@ def simulate(
     count: Annotated[int | None, typer.Option("-n", "--count", metavar="N", min=1, help="Provision so many and be them.")] = None,
     device_type: Annotated[str, typer.Option("--type", metavar="TYPE", help="With -n: their type.")] = "sensor",
     location: Annotated[str, typer.Option("--location", metavar="PLACE", help="With -n: their location.")] = "lab",
+    claim: Annotated[
+        Path | None, typer.Option("--claim", metavar="BUNDLE", help="Enrol with this claim and be what comes of it.")
+    ] = None,
+    serials: Annotated[
+        str | None, typer.Option("--serials", metavar="FROM..TO|FILE", help="With --claim: a range, or a file, one a line.")
+    ] = None,
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="With -n: how their ids begin.")] = "sim-",
     state: State = None,
     self_test: SelfTest = None,
@@ -106,8 +122,14 @@ def simulate(
     """Be many devices in one process, until Ctrl-C; prints an event a line."""
     from fleetctl.agent import run as agents
 
-    if bool(bundles) == bool(count):
-        raise UsageError("name bundles, or say how many devices", "fleetctl agent simulate -n 30")
+    if sum((bool(bundles), bool(count), claim is not None)) != 1 or (claim is None) != (serials is None):
+        raise UsageError("name bundles, or say how many devices, or name a claim and serials", "fleetctl agent simulate -n 30")
+    if claim is not None:
+        numbers = serial_numbers(serials or "")
+        with _stopping() as stop:
+            settings = _settings(heartbeat, telemetry, reboot_delay, firmware)
+            yield from agents.simulate_claim(claim, numbers, state or Path("state"), self_test, settings=settings, stop=stop)
+        return
     home = state or (session.context.folder / "simulated" if count else Path("state"))
     folders = bundles or _provisioned(session, count or 0, prefix, device_type, location, home / "bundles")
     with _stopping() as stop:
@@ -122,6 +144,32 @@ def _provisioned(session: Session, count: int, prefix: str, device_type: str, lo
         if not (home / name / "device.yaml").exists():
             session.devices.add(name, device_type=device_type, location=location, labels={}, bundle=home / name)
     return [home / name for name in names]
+
+
+def serial_numbers(text: str) -> Sequence[str]:
+    """What `SN001..SN100` names, or the lines of a file; raises `UsageError`."""
+    from fleetctl import files
+
+    if ".." not in text or Path(text).exists():
+        lines = files.read_limited(Path(text), SERIALS_LIMIT).decode(errors="replace").splitlines()
+        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    else:
+        found = _range(*text.split("..", 1))
+    if not found:
+        raise UsageError(f"`{text}` names no serial number", "write --serials SN001..SN100")
+    return found
+
+
+def _range(first: str, last: str) -> list[str]:
+    """From one number to another of the same form, as `SN001..SN100`."""
+    width = len(first) - len(first.rstrip("0123456789"))
+    stem = first[: len(first) - width]
+    if not width or not last.startswith(stem) or not last[len(stem) :].isdecimal():
+        raise UsageError(f"`{first}..{last}` is no range of serial numbers", "write --serials SN001..SN100")
+    low, high = int(first[len(stem) :]), int(last[len(stem) :])
+    if high - low >= MOST_SERIALS:
+        raise UsageError(f"`{first}..{last}` names more than {MOST_SERIALS} serial numbers", "take fewer at a time")
+    return [f"{stem}{number:0{width}d}" for number in range(low, high + 1)]
 
 
 def _settings(heartbeat: float | None, telemetry: float, reboot_delay: float, firmware: str) -> "Settings":

@@ -10,7 +10,7 @@ from fleetctl.cli.provision import IMPORTED
 from fleetctl.cli.session import Session
 from fleetctl.cli.verb import verb
 from fleetctl.cli.words import duration_option, labels_of
-from fleetctl.platforms.devices import Imported
+from fleetctl.platforms.device_records import Imported
 from fleetctl.present.view import Field, View
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import typer
 from fleetctl.cli.group import group
 from fleetctl.cli.session import Session
 from fleetctl.cli.verb import verb
-from fleetctl.cli.words import complete_device
+from fleetctl.cli.words import complete_device, duration_option
 from fleetctl.present.view import Field, View
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ REVOCATION = View(
         Field("brokerRunning", "boolean", help="Whether a local broker runs.", wide=True),
         Field("brokerReloaded", "boolean", help="Whether that broker obeys the list."),
         Field("sessionsCut", "boolean", help="Whether no connection of it is left.", nullable=True),
+        Field("refusalProven", "boolean", help="Whether the broker refused one revoked with it.", nullable=True, wide=True),
+        Field("acceptanceProven", "boolean", help="Whether the broker let a good one in.", nullable=True, wide=True),
+        Field("detail", help="What did not happen, and what to do.", nullable=True, wide=True),
     ),
     id="subject",
 )
@@ -57,18 +60,33 @@ NAMES = typer.Argument(
 
 app = group(
     "Issue, renew, check and revoke certificates; the authorities behind them.",
-    also=("fleetctl.cli.issuing", "fleetctl.cli.inspection"),
+    also=("fleetctl.cli.issuing", "fleetctl.cli.renewing", "fleetctl.cli.inspection"),
     nested={"ca": "fleetctl.cli.ca", "crl": "fleetctl.cli.crl"},
 )
 
 
-@verb(app, CERTIFICATE, name="list", example="fleetctl certs list pump-7")
-def list_certificates(session: Session, names: Annotated[list[str] | None, NAMES] = None) -> "list[CertificateEntry]":
+@verb(
+    app,
+    CERTIFICATE,
+    name="list",
+    example="""
+    fleetctl certs list pump-7
+    fleetctl certs list --expiring 30d -o name
+    """,
+)
+def list_certificates(
+    session: Session,
+    names: Annotated[list[str] | None, NAMES] = None,
+    expiring: Annotated[
+        float | None, duration_option("--expiring", help="Only what is valid, and ends within that time.")
+    ] = None,
+    state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="valid, notYetValid, expired or revoked.")] = None,
+) -> "list[CertificateEntry]":
     """List certificates, all of them or those of the names."""
     kept = session.fleet.certificates
     if not names:
-        return list(kept.list(None))
-    found = [each for name in session.targets(names).words for each in kept.list(name)]
+        return kept.list(None, within=expiring, state=state)
+    found = [each for name in session.targets(names).words for each in kept.list(name, within=expiring, state=state)]
     return list({each.serial: each for each in found}.values())
 
 

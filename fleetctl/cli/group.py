@@ -120,7 +120,8 @@ class App:
     def find(self, name: str) -> Command:
         if name in self.nested:
             return load(self.nested[name], name)
-        return next(part for part in (self, *self._parts()) if name in part.verbs).build(name)
+        part = self if name in self.verbs else next(part for part in self._parts() if name in part.verbs)
+        return part.build(name)
 
     def _parts(self) -> "Iterator[App]":
         for module in self.also:

@@ -134,7 +134,7 @@ def _kept(made: "ContextMade") -> str:
     folder = f"{made.folder}/keys"
     match scheme:
         case "plain":
-            return f"keys are not encrypted, in {folder}: init --keystore file:, keyring: or pkcs11: keeps them better"
+            return f"keys are in {folder}, unencrypted: init --keystore file: (or keyring:, pkcs11:) protects them"
         case "file":
             return f"keys are in {folder}, encrypted with your passphrase"
         case "keyring":

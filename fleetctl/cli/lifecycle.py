@@ -9,7 +9,7 @@ from fleetctl.cli.provision import REMOVED, STATES
 from fleetctl.cli.session import Session
 from fleetctl.cli.verb import verb
 from fleetctl.cli.words import DeviceWord, DeviceWords, LimitWord, SelectorWord
-from fleetctl.platforms.devices import DeviceStatus, Removed, Replaced, Transition
+from fleetctl.platforms.device_records import DeviceStatus, Removed, Replaced, Transition
 from fleetctl.present.view import Field, View
 
 STATUS = View(

@@ -1,7 +1,7 @@
 """`fleetctl provision`: the devices of a fleet."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,8 +9,11 @@ from fleetctl.cli.group import group
 from fleetctl.cli.session import Session
 from fleetctl.cli.verb import verb
 from fleetctl.cli.words import DeviceWord, DeviceWords, LimitWord, Refresh, SelectorWord, labels_of
-from fleetctl.platforms.devices import DeviceDetail, DeviceEntry, Imported, Provisioned, Removed
 from fleetctl.present.view import Field, View
+
+if TYPE_CHECKING:
+    from fleetctl.platforms.device_records import DeviceDetail, Imported, Provisioned, Removed
+    from fleetctl.platforms.devices import DeviceEntry
 
 STATES = "manufactured, claimed, active, renewing, suspended, revoked or retired."
 DEVICE = View(
@@ -114,7 +117,7 @@ def add(
     bundle: Annotated[
         Path | None, typer.Option("--bundle", metavar="DIR", help="Write key, certificate, trust and settings there.")
     ] = None,
-) -> Provisioned:
+) -> "Provisioned":
     """Add one device. Adding the same again changes nothing."""
     return session.devices.add(
         session.one(device), device_type=device_type, location=location, labels=labels_of(label), bundle=bundle
@@ -141,7 +144,7 @@ def import_file(
     errors: Annotated[
         Path | None, typer.Option("--errors", metavar="FILE", help="Write every refused line there, as JSON lines.")
     ] = None,
-) -> Imported:
+) -> "Imported":
     """Add the devices that a file names: id, type, location and labels. Importing it again adds what is missing."""
     from fleetctl.present.progress import progress
 
@@ -171,7 +174,7 @@ def list_devices(
         typer.Option("--state", metavar="STATE", help=f"Those in this state: {STATES[:-1]}; may be repeated."),
     ] = None,
     refresh: Refresh = False,
-) -> list[DeviceEntry]:
+) -> "list[DeviceEntry]":
     """List devices, as the registry knows them."""
     from fleetctl.model.lifecycle import life_cycle
 
@@ -183,7 +186,7 @@ def list_devices(
 
 
 @verb(app, DETAIL, name="show", example="fleetctl provision show pump-7 -o json")
-def show(session: Session, device: DeviceWord, refresh: Refresh = False) -> DeviceDetail:
+def show(session: Session, device: DeviceWord, refresh: Refresh = False) -> "DeviceDetail":
     """Show all that the registry knows of one device."""
     chosen = session.one(device)
     if refresh:
@@ -204,7 +207,7 @@ def show(session: Session, device: DeviceWord, refresh: Refresh = False) -> Devi
 )
 def remove(
     session: Session, devices: DeviceWords = None, selector: SelectorWord = None, limit: LimitWord = None
-) -> list[Removed]:
+) -> "list[Removed]":
     """Remove devices: revoke certificates, clear retained messages, keep the record. The id is never used again.
 
     `provision decommission` is the same, and takes a reason.

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TextIO, TypeVar
@@ -126,7 +127,18 @@ class Session:
 
     def close(self) -> None:
         if "fleet" in self.__dict__:
+            self._warn_of_lists()
             self.fleet.close()
+
+    def _warn_of_lists(self) -> None:
+        """A revocation list that runs out locks everybody out: whoever uses the registry hears of it in time."""
+        if "registry" not in self.fleet.__dict__:
+            return
+        with suppress(FleetError):
+            now = self.fleet.clock()
+            for due in self.fleet.registry.lists_due(now):
+                words = "has ended: nobody is let in" if due.ended(now) else "is past half of its life"
+                self.say(f"warning: the revocation list of {due.authority} {words}; see fleetctl certs crl status")
 
     def say(self, text: str) -> None:
         """Tell the person; stdout stays data."""

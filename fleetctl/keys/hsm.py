@@ -115,8 +115,10 @@ def objection(flags: int, given: Pin | None, shown: str) -> Denied | None:
         return Denied(f"the PIN of token {shown} is locked", unlock)
     last = bool(flags & TokenFlag.USER_PIN_FINAL_TRY)
     if given is None:
-        left = ", and one try is left" if last else ", and not the first time" if flags & TokenFlag.USER_PIN_COUNT_LOW else ""
-        return Denied(f"the PIN of token {shown} is wrong{left}", f"check {FOR_PIN[0]} before the token locks itself")
+        return Denied(
+            f"the PIN of token {shown} is wrong{', and one try is left' if last else ''}",
+            f"check {FOR_PIN[0]} before the token locks itself",
+        )
     if last and not given.typed:
         return Denied(
             f"token {shown} allows one more try of its PIN, which is for a person", "log in by hand once: pkcs11-tool -l -T"
@@ -220,6 +222,8 @@ def _generated(session: "Session", label: str, alg: KeyType) -> Any:
     match alg:
         case "rsa3072":
             return session.generate_keypair(KeyType.RSA, 3072, **options)[1]
+        case "p384":
+            raise ConfigError("a token makes no p384 key here", "choose p256, ed25519 or rsa3072")
         case "p256":
             curve = session.create_domain_parameters(KeyType.EC, {Attribute.EC_PARAMS: _P256}, local=True)
             return curve.generate_keypair(**options)[1]

@@ -22,10 +22,11 @@ SigningKey: TypeAlias = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 PrivateKey: TypeAlias = SigningKey | rsa.RSAPrivateKey
 """RSA is for authorities only."""
 PublicKey: TypeAlias = Ed25519PublicKey | ec.EllipticCurvePublicKey
-KeyType = Literal["ed25519", "p256", "rsa3072"]
+KeyType = Literal["ed25519", "p256", "p384", "rsa3072"]
 
 KEY_FILE_LIMIT = 16384
 LEAST_RSA = 3072
+_CURVES = ("secp256r1", "secp384r1")
 _PLAIN = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
@@ -45,6 +46,8 @@ def generate_key(alg: KeyType = "ed25519") -> PrivateKey:
             return Ed25519PrivateKey.generate()
         case "p256":
             return ec.generate_private_key(ec.SECP256R1())
+        case "p384":
+            return ec.generate_private_key(ec.SECP384R1())
         case "rsa3072":
             return rsa.generate_private_key(65537, LEAST_RSA)
     assert_never(alg)
@@ -118,7 +121,7 @@ def parse_key(pem: bytes, what: str = "the private key", password: Callable[[], 
         Denied: the password is wrong.
     """
     key = _plain(pem, what) if password is None or not pbes2.is_encrypted(pem) else _decrypted(pem, what, password)
-    if isinstance(key, Ed25519PrivateKey) or (isinstance(key, ec.EllipticCurvePrivateKey) and _is_p256(key.curve)):
+    if isinstance(key, Ed25519PrivateKey) or (isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES):
         return key
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= LEAST_RSA:
         return key

@@ -1,16 +1,19 @@
 """Private keys that stay where they are: to `cryptography` they are keys like others, but they sign and do nothing else."""
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import AsymmetricPadding, PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed, encode_dss_signature
-from cryptography.utils import Buffer
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 
 from fleetctl.errors import ConfigError, Denied
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo
+    from cryptography.utils import Buffer
 
 Sign = Callable[[bytes, str], bytes]
 """Signs data with the mechanism of that name."""
@@ -41,7 +44,7 @@ class TokenEcKey(_Kept, ec.EllipticCurvePrivateKey):
         self._public = public
         self._sign = sign
 
-    def sign(self, data: Buffer, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+    def sign(self, data: "Buffer", signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
         algorithm = signature_algorithm.algorithm
         if isinstance(algorithm, Prehashed):
             digest = bytes(data)
@@ -81,7 +84,7 @@ class TokenEd25519Key(_Kept, Ed25519PrivateKey):
         self._public = public
         self._sign = sign
 
-    def sign(self, data: Buffer) -> bytes:
+    def sign(self, data: "Buffer") -> bytes:
         return self._sign(bytes(data), "EDDSA")
 
     def public_key(self) -> Ed25519PublicKey:
@@ -104,7 +107,9 @@ class TokenRsaKey(_Kept, rsa.RSAPrivateKey):
         self._public = public
         self._sign = sign
 
-    def sign(self, data: bytes, padding: AsymmetricPadding, algorithm: Prehashed | hashes.HashAlgorithm | NoDigestInfo) -> bytes:
+    def sign(
+        self, data: bytes, padding: AsymmetricPadding, algorithm: "Prehashed | hashes.HashAlgorithm | NoDigestInfo"
+    ) -> bytes:
         mechanism = _RSA.get(getattr(algorithm, "name", ""))
         if mechanism is None or not isinstance(padding, PKCS1v15):
             raise ConfigError("a token signs with RSA as certificates need it only", "use PKCS #1 v1.5 with SHA-256")

@@ -12,10 +12,14 @@ DAY = 86400
 BACKDATE = 300
 """Seconds before now at which a certificate begins, for clocks that are a little slow."""
 OPERATOR_PREFIX = "op:"
+CLAIM_PREFIX = "claim:"
+CANARY_PREFIX = "fleetctl-canary-"
+"""What begins like this is a device that never was: it proves that a broker obeys, and lives for an hour."""
 COMMON_NAME_LIMIT = 64
 """X.520 ub-common-name."""
 HOST_LIMIT = 253
 _HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
+LONGEST_DAYS = 100 * 365
 SERIAL_DIGITS = 40
 """RFC 5280 section 4.1.2.2: at most 20 octets."""
 
@@ -27,6 +31,7 @@ class Profile(StrEnum):
     DEVICE = "device"
     OPERATOR = "operator"
     SERVER = "server"
+    CLAIM = "claim"
 
     @property
     def days(self) -> int:
@@ -34,11 +39,11 @@ class Profile(StrEnum):
         return _DAYS[self]
 
 
-_DAYS = {Profile.AUTHORITY: 20 * 365, Profile.DEVICE: 5 * 365, Profile.OPERATOR: 365, Profile.SERVER: 825}
+_DAYS = {Profile.AUTHORITY: 20 * 365, Profile.DEVICE: 5 * 365, Profile.OPERATOR: 365, Profile.SERVER: 825, Profile.CLAIM: 365}
 
 
 class Reason(StrEnum):
-    """Why a certificate is revoked (RFC 5280 section 5.3.1), as far as a revocation for good can say."""
+    """Why a certificate is revoked (RFC 5280 section 5.3.1); all but `certificateHold` are for good."""
 
     UNSPECIFIED = "unspecified"
     KEY_COMPROMISE = "keyCompromise"
@@ -46,6 +51,7 @@ class Reason(StrEnum):
     SUPERSEDED = "superseded"
     CESSATION_OF_OPERATION = "cessationOfOperation"
     PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
+    CERTIFICATE_HOLD = "certificateHold"
 
 
 class State(StrEnum):
@@ -72,13 +78,16 @@ class Validity:
         return State.EXPIRED if now > self.not_after else State.VALID
 
 
-def validity(profile: Profile, now: float, issuer: Validity | None = None) -> Validity:
-    """From a little before now, for as long as the profile says, within the life of its issuer.
+def validity(profile: Profile, now: float, issuer: Validity | None = None, days: float | None = None) -> Validity:
+    """From a little before now, for `days` or as long as the profile says, within the life of its issuer.
 
     Raises:
+        UsageError: `days` is not above 0.
         ConfigError: the issuer is not valid now.
     """
-    begin, end = int(now) - BACKDATE, int(now) + profile.days * DAY
+    if days is not None and not 0 < days <= LONGEST_DAYS:
+        raise UsageError(f"a certificate cannot be good for {days:g} days", f"from 1 to {LONGEST_DAYS} days")
+    begin, end = int(now) - BACKDATE, int(now + (profile.days if days is None else days) * DAY)
     if issuer is None:
         return Validity(begin, end)
     if issuer.state(now) is not State.VALID:
@@ -87,11 +96,13 @@ def validity(profile: Profile, now: float, issuer: Validity | None = None) -> Va
 
 
 def reason(text: str) -> Reason:
-    """Raises `UsageError` naming the reasons there are."""
-    try:
-        return Reason(text)
-    except ValueError as error:
-        raise UsageError(f"{printable(text)} is no reason to revoke", f"one of: {', '.join(Reason)}") from error
+    """A reason to revoke for good; raises `UsageError` naming those there are."""
+    good = [each for each in Reason if each is not Reason.CERTIFICATE_HOLD]
+    if text == Reason.CERTIFICATE_HOLD:
+        raise UsageError("a hold is no reason to revoke for good", "suspend the device instead: fleetctl provision suspend DEVICE")
+    if text not in good:
+        raise UsageError(f"{printable(text)} is no reason to revoke", f"one of: {', '.join(good)}")
+    return Reason(text)
 
 
 def is_operator(name: str) -> bool:
@@ -110,6 +121,17 @@ def check_operator(name: str) -> str:
     return full
 
 
+def claim_name(name: str) -> str:
+    """The common name of a claim, given with `claim:` or without; raises `UsageError`."""
+    full = name if name.startswith(CLAIM_PREFIX) else CLAIM_PREFIX + name
+    if not is_level(full.removeprefix(CLAIM_PREFIX)) or len(full) > COMMON_NAME_LIMIT:
+        raise UsageError(
+            f"claim {printable(name)} is not a name",
+            "use letters, digits, `.`, `_` and `-`, at most 58 characters, beginning with a letter or a digit",
+        )
+    return full
+
+
 def check_subject(profile: Profile, name: str) -> str:
     """The one common name of a certificate, if its profile may carry it; raises `UsageError`."""
     match profile:
@@ -119,6 +141,10 @@ def check_subject(profile: Profile, name: str) -> str:
             if is_operator(name):
                 return name
             raise UsageError(f"{printable(name)} does not name an operator", "write it as op:NAME")
+        case Profile.CLAIM:
+            if name.startswith(CLAIM_PREFIX):
+                return claim_name(name)
+            raise UsageError(f"{printable(name)} does not name a claim", "write it as claim:NAME")
         case Profile.SERVER:
             return check_host(name)
 

@@ -105,7 +105,9 @@ def check_config(config: BrokerConfig) -> None:
             )
         for path in (listener.cert, listener.key, listener.client_ca, listener.crl):
             if not path.is_file():
-                raise ConfigError(f"the broker needs `{path}`, which does not exist", "fleetctl init makes it")
+                raise ConfigError(
+                    f"the broker needs `{path}`, which does not exist", "see what else is wrong: fleetctl certs check"
+                )
 
 
 def _check_places(config: BrokerConfig) -> None:

@@ -47,7 +47,7 @@ os.execv(program[0], program)
 
 _GLOBAL = """\
 per_listener_settings true
-{user}persistence false
+{user}{persistence}
 connection_messages true
 log_dest stderr
 log_timestamp_format %Y-%m-%dT%H:%M:%S
@@ -96,12 +96,17 @@ def device_connections() -> int:
     return MOST_DEVICES if hard == resource.RLIM_INFINITY else max(1, min(MOST_DEVICES, hard * 4 // 5))
 
 
-def render_config(config: BrokerConfig, user: str | None = None, connections: int = MOST_DEVICES) -> dict[str, str]:
+def render_config(
+    config: BrokerConfig, user: str | None = None, connections: int = MOST_DEVICES, persistence: Path | None = None
+) -> dict[str, str]:
     """`mosquitto.conf` and an ACL for each listener, `device.acl`, by name; `user` is whom mosquitto stays if root starts it.
 
+    `persistence` is a folder in which it keeps retained messages and sessions; without one they end with it.
     Nothing that belongs to a listener may stand above the first `listener`: it would open 1883 to the world in plain text.
     """
-    text = _GLOBAL.format(user=f"user {_word(user, 'user name')}\n" if user else "", packet=PACKET_BYTES)
+    kept = "persistence false" if persistence is None else f"persistence true\npersistence_location {_path(persistence)}/"
+    named = f"user {_word(user, 'user name')}\n" if user else ""
+    text = _GLOBAL.format(user=named, persistence=kept, packet=PACKET_BYTES)
     acls = {f"{name}.acl": listener for name, listener in config.named.items()}
     for name, listener in acls.items():
         text += _render_listener(listener, config.folder / name, connections)
@@ -160,9 +165,11 @@ class Mosquitto:
     On other systems only `stop` ends it.
     """
 
-    def __init__(self, config: BrokerConfig, program: Path | None = None) -> None:
+    def __init__(self, config: BrokerConfig, program: Path | None = None, user: str | None = None) -> None:
+        """`user` is whom it becomes where root starts it, who must be able to read the folder then; root by default."""
         self._config = config
         self._program = program
+        self._user = user
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -198,9 +205,10 @@ class Mosquitto:
 
     def _write_config(self) -> None:
         files.private_folder(self._config.folder)
-        user = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None
-        for name, text in render_config(self._config, user, device_connections()).items():
-            files.write_atomic(self._config.folder / name, text.encode(), 0o600)
+        root = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None
+        mode = 0o600 if self._user is None else 0o644
+        for name, text in render_config(self._config, root and (self._user or root), device_connections()).items():
+            files.write_atomic(self._config.folder / name, text.encode(), mode)
 
     def _open_log(self) -> IO[bytes]:
         return os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600), "wb")

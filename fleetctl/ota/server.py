@@ -1,27 +1,20 @@
 """The artifact server: immutable `/sha256/<hex>` over HTTPS with client certificates (RFC 9110 ranges, RFC 8246 immutable)."""
 
 import re
-import socket
 import ssl
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
+from fleetctl import https
 from fleetctl.errors import Unavailable
+from fleetctl.https import CHUNK
 from fleetctl.ota.store import blob_path
 
-CHUNK = 1 << 16
-CONNECTIONS = 1024
-HANDSHAKES = 256
 EACH = 8
 """Connections that one certificate may hold: a device needs one or two."""
-TIMEOUT = 30.0
-HANDSHAKE_TIMEOUT = 10.0
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -49,31 +42,22 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     return start, min(end, size)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(https.Handler):
     """One connection: GET and HEAD of `/sha256/<64 hex digits>`, nothing else."""
 
-    protocol_version = "HTTP/1.1"
-    server_version = "fleetctl"
-    sys_version = ""
-    disable_nagle_algorithm = True
-    wbufsize = CHUNK
-    timeout = TIMEOUT
     server: "_Server"
 
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def _answer(self, body: bool) -> None:
+    def answer(self) -> None:
+        if self.command == "POST":
+            self.send_error(HTTPStatus.METHOD_NOT_ALLOWED, "artifacts are fetched with GET")
+            return
         prefix, _, digest = self.path.rpartition("/")
         path = blob_path(self.server.store, digest) if prefix == "/sha256" else None
         if path is None:
             self.send_error(HTTPStatus.NOT_FOUND, "no such artifact")
             return
         with path.open("rb") as source:
-            self._send(source, path.stat().st_size, f'"{digest}"', body)
+            self._send(source, path.stat().st_size, f'"{digest}"', self.command == "GET")
 
     def _send(self, source: BinaryIO, size: int, etag: str, body: bool) -> None:
         condition = self.headers.get("If-Range")
@@ -108,62 +92,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(chunk)
             start += len(chunk)
 
-    def log_message(self, *_: Any) -> None:
-        """Quiet: what devices fetch is counted by the rollout, not logged here."""
 
-
-class _Server(ThreadingHTTPServer):
-    """TLS handshakes run in the connection's own thread, so that a slow client never holds up the accept loop."""
-
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-
+class _Server(https.Server):
     def __init__(self, address: tuple[str, int], store: Path, contexts: Callable[[], ssl.SSLContext]) -> None:
         self.store = store
-        self._contexts = contexts
-        self._places = threading.BoundedSemaphore(CONNECTIONS)
-        self._handshakes = threading.BoundedSemaphore(HANDSHAKES)
-        self._held: Counter[bytes] = Counter()
-        self._lock = threading.Lock()
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        super().__init__(address, _Handler)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Shake hands, then serve; who has no certificate of ours takes a place of those who shake hands, and no other."""
-        try:
-            with self._place(self._handshakes):
-                request.settimeout(HANDSHAKE_TIMEOUT)
-                secured = self._contexts().wrap_socket(request, server_side=True)
-            with secured, self._place(self._places), self._of(secured.getpeercert(binary_form=True) or b""):
-                secured.settimeout(TIMEOUT)
-                super().finish_request(secured, client_address)
-        except OSError:
-            return  # the peer went away, or had no certificate of ours: its affair, and it was told by TLS
-
-    @contextmanager
-    def _place(self, places: threading.BoundedSemaphore) -> Iterator[None]:
-        if not places.acquire(blocking=False):
-            raise ConnectionAbortedError("no place is free")
-        try:
-            yield
-        finally:
-            places.release()
-
-    @contextmanager
-    def _of(self, certificate: bytes) -> Iterator[None]:
-        with self._lock:
-            if self._held[certificate] >= EACH:
-                raise ConnectionAbortedError("this certificate holds enough connections")
-            self._held[certificate] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._held[certificate] -= 1
-                if not self._held[certificate]:
-                    del self._held[certificate]
+        super().__init__(address, _Handler, contexts, https.Places(each=EACH))
 
 
 class ArtifactServer:

@@ -1,10 +1,9 @@
-"""Certificate authorities of a fleet, and the certificates they issue: P-256, clean under `openssl verify -x509_strict`.
+"""Certificate authorities of a fleet, and the certificates they issue: clean under `openssl verify -x509_strict` and GnuTLS.
 
-Devices have a root and an issuing authority; people and services have one of their own, so that no name of one kind can stand for
-the other's.
+Devices have a root and issuing authorities; people and services have one of their own, and so have claims, so that no name of one
+kind can stand for another's. Who may vouch for clients only says so in its own certificate too.
 """
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleetctl import files
@@ -25,16 +24,28 @@ from fleetctl.model.certificate import (
     Validity,
     check_host,
     check_subject,
+    claim_name,
     device_uri,
     operator_uri,
     serial_text,
     validity,
 )
 from fleetctl.model.device import DevicePath, check_level, printable
+from fleetctl.pki.extensions import (
+    AuthorityKey,
+    SubjectKey,
+    authority_key_identifier,
+    check_authority_key,
+    check_constraints,
+    digest_for,
+    general_name,
+    key_usage,
+)
 
 DEVICE_ROOT = "device-root"
 DEVICE_ISSUING = "device-issuing"
 FLEET_CA = "fleet-ca"
+CLAIM_CA = "claim-ca"
 PEM_LIMIT = 1 << 20
 
 
@@ -43,7 +54,7 @@ class Authority:
     """An authority that can sign: `chain` is its certificate and those above it, up to the root."""
 
     name: str
-    key: ec.EllipticCurvePrivateKey
+    key: AuthorityKey
     chain: tuple[x509.Certificate, ...]
 
     @property
@@ -60,26 +71,28 @@ class Authority:
         return self.chain[:-1]
 
     @classmethod
-    def load(cls, name: str, key: Path, chain: Path, skip: int = 0) -> Self:
-        """Read an authority whose certificate is the one after `skip` others in `chain`.
+    def load(cls, name: str, key: Path, certificates: Path) -> Self:
+        """Read an authority whose certificate, and those above it, are somewhere in a file, in any order.
 
         Raises:
-            ConfigError: key and certificate do not belong together, or the certificate is another authority's.
+            ConfigError: no certificate there is of that name, or none belongs to the key.
             NotFound, Denied: a file is missing, or the key may be read by others.
         """
-        certificates = tuple(read_certificates(chain)[skip:])
-        secret = load_key(key)
-        if (
-            not certificates
-            or not isinstance(secret, ec.EllipticCurvePrivateKey)
-            or certificates[0].public_key() != secret.public_key()
-        ):
+        held = read_certificates(certificates)
+        named = [each for each in held if common_names(each) == [name]]
+        if not named:
             raise ConfigError(
-                f"the key {printable(str(key))} is not that of `{name}` in {printable(str(chain))}", f"ls -l {chain}"
+                f"the certificate in {printable(str(certificates))} is not that of `{name}`", f"ls -l {certificates}"
             )
-        if common_names(certificates[0]) != [name]:
-            raise ConfigError(f"the certificate in {printable(str(chain))} is not that of `{name}`", f"ls -l {chain}")
-        return cls(name, secret, certificates)
+        secret = load_key(key)
+        own = next((each for each in named if each.public_key() == secret.public_key()), None)
+        if own is None:
+            raise ConfigError(
+                f"the key {printable(str(key))} is not that of `{name}` in {printable(str(certificates))}",
+                f"ls -l {certificates}",
+            )
+        check_authority_key(secret)
+        return cls(name, secret, chain_of(own, held))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,46 +118,97 @@ def operator_request(tenant: str, name: str) -> Request:
     return Request(Profile.OPERATOR, name, (operator_uri(tenant, name),))
 
 
+def claim_request(tenant: str, name: str) -> Request:
+    """A claim named `name`: its common name is `claim:NAME`, which no device id can be."""
+    common_name = claim_name(name)
+    return Request(Profile.CLAIM, common_name, (operator_uri(tenant, common_name),))
+
+
 def server_request(names: Sequence[str]) -> Request:
     """A server found under any of `names`; only these count, the common name is for people."""
     common_name = next((name for name in names if len(name) <= COMMON_NAME_LIMIT), "localhost")
     return Request(Profile.SERVER, common_name, tuple(dict.fromkeys(check_host(name) for name in names)))
 
 
-def create_root(name: str, tenant: str, key: ec.EllipticCurvePrivateKey, now: float, path_length: int) -> Authority:
+def create_root(
+    name: str,
+    tenant: str,
+    key: AuthorityKey,
+    now: float,
+    path_length: int,
+    *,
+    constraints: x509.NameConstraints | None = None,
+    clients_only: bool = False,
+) -> Authority:
     """A self-signed authority with at most `path_length` authorities between it and a leaf."""
     subject = _authority_name(name, tenant)
-    certificate = _sign_authority(subject, key, subject, key, validity(Profile.AUTHORITY, now), path_length)
-    return Authority(name, key, (certificate,))
+    builder = _authority(subject, key, subject, key, validity(Profile.AUTHORITY, now), path_length)
+    return Authority(name, key, (_finished(builder, key, constraints, clients_only),))
 
 
-def create_issuing(root: Authority, name: str, tenant: str, key: ec.EllipticCurvePrivateKey, now: float) -> Authority:
-    """An authority below `root` that issues leaves only."""
+def create_issuing(
+    root: Authority,
+    name: str,
+    tenant: str,
+    key: AuthorityKey,
+    now: float,
+    path_length: int = 0,
+    *,
+    constraints: x509.NameConstraints | None = None,
+    clients_only: bool = True,
+) -> Authority:
+    """An authority below `root` that issues leaves only, unless `path_length` leaves room for others."""
     span = validity(Profile.AUTHORITY, now, root.validity)
-    certificate = _sign_authority(_authority_name(name, tenant), key, root.certificate.subject, root.key, span, 0)
-    return Authority(name, key, (certificate, *root.chain))
+    builder = _authority(_authority_name(name, tenant), key, root.certificate.subject, root.key, span, path_length)
+    return Authority(name, key, (_finished(builder, root.key, constraints, clients_only), *root.chain))
 
 
-def issue(authority: Authority, request: Request, public_key: ec.EllipticCurvePublicKey, now: float) -> x509.Certificate:
+def issue(
+    authority: Authority, request: Request, public_key: SubjectKey, now: float, *, days: float | None = None
+) -> x509.Certificate:
     """A leaf that says exactly what the authority decided: nothing is copied from whoever asked.
 
+    It is good for `days`, else for as long as its profile says, and never longer than its authority.
+
     Raises:
-        UsageError: the profile may not carry that name.
-        ConfigError: the authority is not valid now.
+        UsageError: the profile may not carry that name, or `days` is no life.
+        ConfigError: the authority is not valid now, or may not vouch for such a name.
     """
-    span = validity(request.profile, now, authority.validity)
+    span = validity(request.profile, now, authority.validity, days)
+    check_constraints(authority.chain, request.common_name, request.profile)
     usage = ExtendedKeyUsageOID.SERVER_AUTH if request.profile is Profile.SERVER else ExtendedKeyUsageOID.CLIENT_AUTH
-    names = x509.SubjectAlternativeName([_general_name(name, request.profile) for name in request.alternatives])
+    names = x509.SubjectAlternativeName([general_name(name, request.profile) for name in request.alternatives])
     return (
         _builder(_leaf_name(request.common_name), public_key, authority.certificate.subject, span)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(digital_signature=True), critical=True)
+        .add_extension(key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(names, critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(_authority_key_identifier(authority.certificate), critical=False)
-        .sign(authority.key, hashes.SHA256())
+        .add_extension(authority_key_identifier(authority.certificate), critical=False)
+        .sign(authority.key, digest_for(authority.key))
     )
+
+
+def chain_of(certificate: x509.Certificate, among: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """A certificate and those above it, as far as they are `among` these: found by who signed whom, not by their order."""
+    chain = [certificate]
+    while chain[-1].issuer != chain[-1].subject:
+        above = next((each for each in among if each not in chain and _signed(chain[-1], each)), None)
+        if above is None:
+            break
+        chain.append(above)
+    return tuple(chain)
+
+
+def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    if certificate.issuer != issuer.subject:
+        return False
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, TypeError, ValueError):
+        return False
+    return True
 
 
 def pem(*certificates: x509.Certificate) -> bytes:
@@ -194,56 +258,32 @@ def _leaf_name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _sign_authority(
-    subject: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: x509.Name,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    span: Validity,
-    path_length: int,
-) -> x509.Certificate:
+def _authority(
+    subject: x509.Name, key: AuthorityKey, issuer: x509.Name, issuer_key: AuthorityKey, span: Validity, path_length: int
+) -> x509.CertificateBuilder:
+    check_authority_key(key)
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     return (
         _builder(subject, key.public_key(), issuer, span)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(key_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(identifier, critical=False)
-        .sign(issuer_key, hashes.SHA256())
     )
 
 
-def _builder(
-    subject: x509.Name, public_key: ec.EllipticCurvePublicKey, issuer: x509.Name, span: Validity
-) -> x509.CertificateBuilder:
+def _finished(
+    builder: x509.CertificateBuilder, issuer_key: AuthorityKey, constraints: x509.NameConstraints | None, clients_only: bool
+) -> x509.Certificate:
+    """Signed, with what narrows down whom it may vouch for: OpenSSL and GnuTLS hold a chain to the key usage of all in it."""
+    if constraints is not None:
+        builder = builder.add_extension(constraints, critical=True)
+    if clients_only:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    return builder.sign(issuer_key, digest_for(issuer_key))
+
+
+def _builder(subject: x509.Name, public_key: SubjectKey, issuer: x509.Name, span: Validity) -> x509.CertificateBuilder:
     return x509.CertificateBuilder(
         issuer, subject, public_key, x509.random_serial_number(), moment(span.not_before), moment(span.not_after)
     )
-
-
-def _key_usage(*, digital_signature: bool = False, signs_certificates: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-
-
-def _general_name(name: str, profile: Profile) -> x509.GeneralName:
-    if profile is not Profile.SERVER:
-        return x509.UniformResourceIdentifier(name)
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)

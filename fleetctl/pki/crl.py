@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 
 from fleetctl import files
 from fleetctl.errors import ConfigError, Malformed, Unavailable
 from fleetctl.model.certificate import DAY, Reason
 from fleetctl.model.device import printable
 from fleetctl.pki.authority import Authority, moment
+from fleetctl.pki.extensions import authority_key_identifier, digest_for
 
 BACKDATE = DAY
-LIFETIME = 10 * 365 * DAY
-"""Seconds: a list that runs out locks the whole fleet out, so it does not until something renews it in time."""
+LIFETIME = 365 * DAY
+"""Seconds: a list that runs out locks the whole fleet out, so it is signed again at half of its life."""
+OFFLINE_LIFETIME = 10 * 365 * DAY
+"""The same for an authority whose key is meant to be brought out for this only."""
 CRL_LIMIT = 64 << 20
 _BEGIN = b"-----BEGIN X509 CRL-----"
 
@@ -34,18 +37,18 @@ class Revoked:
     reason: Reason
 
 
-def build(authority: Authority, revoked: Iterable[Revoked], number: int, this_update: int) -> bytes:
-    """The list in PEM; the constructor takes all lines at once, for adding them one by one is quadratic."""
+def build(authority: Authority, revoked: Iterable[Revoked], number: int, this_update: int, lifetime: int = LIFETIME) -> bytes:
+    """The list in PEM, good for `lifetime` seconds; the constructor takes all lines at once: adding them singly is quadratic."""
     crl = x509.CertificateRevocationListBuilder(
         authority.certificate.subject,
         moment(this_update),
-        moment(this_update + BACKDATE + LIFETIME),
+        moment(this_update + BACKDATE + lifetime),
         [
             x509.Extension(x509.CRLNumber.oid, False, x509.CRLNumber(number)),
-            x509.Extension(x509.AuthorityKeyIdentifier.oid, False, _identifier(authority)),
+            x509.Extension(x509.AuthorityKeyIdentifier.oid, False, authority_key_identifier(authority.certificate)),
         ],
         [_line(each) for each in revoked],
-    ).sign(authority.key, hashes.SHA256())
+    ).sign(authority.key, digest_for(authority.key))
     return crl.public_bytes(serialization.Encoding.PEM)
 
 
@@ -61,6 +64,37 @@ def check_date(authority: str, this_update: int, now: float) -> None:
 def first_date(now: float) -> float:
     """What `thisUpdate` starts from."""
     return now - BACKDATE
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A list as it is in a file; times are seconds since 1970."""
+
+    number: int
+    this_update: int
+    next_update: int
+    entries: int
+    pem: bytes
+
+
+def read_held(path: Path) -> dict[str, Held]:
+    """Each authority's list in a file of several, by common name; raises `ConfigError`."""
+    return {_issuer(each): held_of(each) for each in _read(path)}
+
+
+def held_of(crl: x509.CertificateRevocationList) -> Held:
+    """A list without an end is one that ended when it was made: the broker would not believe it."""
+    begun = int(crl.last_update_utc.timestamp())
+    end = begun if crl.next_update_utc is None else int(crl.next_update_utc.timestamp())
+    return Held(_number(crl), begun, end, len(crl), crl.public_bytes(serialization.Encoding.PEM))
+
+
+def read_parsed(path: Path) -> list[x509.CertificateRevocationList]:
+    """Every list in a file, PEM or one in DER; raises `ConfigError`."""
+    try:
+        return [x509.load_der_x509_crl(files.read_limited(path, CRL_LIMIT))]
+    except (ValueError, Malformed):
+        return _read(path)
 
 
 def read_numbers(path: Path) -> dict[str, int]:
@@ -111,8 +145,3 @@ def _line(revoked: Revoked) -> x509.RevokedCertificate:
     if revoked.reason is not Reason.UNSPECIFIED:
         builder = builder.add_extension(x509.CRLReason(x509.ReasonFlags(revoked.reason.value)), critical=False)
     return builder.build()
-
-
-def _identifier(authority: Authority) -> x509.AuthorityKeyIdentifier:
-    key_id = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)

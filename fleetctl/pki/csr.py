@@ -3,20 +3,16 @@
 import base64
 import hashlib
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import AttributeOID, NameOID
 
 from fleetctl.errors import Malformed, Untrusted, UsageError
-
-SubjectKey: TypeAlias = ec.EllipticCurvePublicKey | Ed25519PublicKey | rsa.RSAPublicKey
-"""The kinds of key that may be certified."""
-SigningKey: TypeAlias = ec.EllipticCurvePrivateKey | Ed25519PrivateKey | rsa.RSAPrivateKey
+from fleetctl.pki.extensions import AuthorityKey, SubjectKey, digest_for
 
 CSR_LIMIT = 16384
 CHALLENGE_LIMIT = 255
@@ -61,14 +57,13 @@ def parse_csr(data: bytes) -> SigningRequest:
     return SigningRequest(public_key, spki_of(public_key), _challenge(request), _common_name(request))
 
 
-def make_csr(key: SigningKey, common_name: str, challenge: str | None = None) -> bytes:
+def make_csr(key: AuthorityKey, common_name: str, challenge: str | None = None) -> bytes:
     """A request in PEM, signed by `key`; `challenge` proves that it was made after the other side chose that."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = x509.CertificateSigningRequestBuilder(subject_name=name)
     if challenge is not None:
         builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, challenge.encode())
-    digest = None if isinstance(key, Ed25519PrivateKey) else hashes.SHA256()
-    return builder.sign(key, digest).public_bytes(serialization.Encoding.PEM)
+    return builder.sign(key, digest_for(key)).public_bytes(serialization.Encoding.PEM)
 
 
 def spki_of(public_key: object) -> str:

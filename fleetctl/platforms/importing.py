@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fleetctl.errors import ConfigError, FleetError, Partial
 from fleetctl.model.device import printable
-from fleetctl.platforms.devices import Devices, Imported, RefusedRow
+from fleetctl.platforms.device_records import Imported, RefusedRow
+from fleetctl.platforms.devices import Devices
 from fleetctl.platforms.rows import DEVICES, Row, read_rows
 from fleetctl.wire.document import dump_json
 

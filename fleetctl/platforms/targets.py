@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from fleetctl.errors import NotFound, UsageError
-from fleetctl.model.criteria import DeviceView
 from fleetctl.model.device import printable
 from fleetctl.platforms.protocol import Targets
 
 if TYPE_CHECKING:
+    from fleetctl.model.criteria import DeviceView
     from fleetctl.model.selector import Selector
 
 _T = TypeVar("_T")
@@ -25,13 +25,15 @@ def exact_ids(targets: Targets) -> list[str] | None:
     return None if not targets.words or any(is_glob(word) for word in targets.words) else list(dict.fromkeys(targets.words))
 
 
-def choose(candidates: Iterable[_T], targets: Targets, view: Callable[[_T], DeviceView]) -> Iterator[_T]:
+def choose(candidates: Iterable[_T], targets: Targets, view: "Callable[[_T], DeviceView]") -> Iterator[_T]:
     """The candidates that satisfy the targets, in their order.
 
     Raises:
         NotFound: an id that was named is not among them.
         UsageError: the selector or the limit is wrong; raised before a candidate is read.
     """
+    if targets.is_everything and targets.limit is None:
+        return iter(candidates)
     if targets.selector is None and targets.limit is None:
         return _chosen(candidates, targets.words, None, view)
     from fleetctl.model import selector  # late: `provision list` without -l starts sooner
@@ -61,7 +63,7 @@ def require_named(targets: Targets) -> Targets:
 
 
 def _chosen(
-    candidates: Iterable[_T], words: Sequence[str], wanted: "Selector | None", view: Callable[[_T], DeviceView]
+    candidates: Iterable[_T], words: Sequence[str], wanted: "Selector | None", view: "Callable[[_T], DeviceView]"
 ) -> Iterator[_T]:
     exact = {word for word in words if not is_glob(word)}
     globs = [word for word in words if is_glob(word)]
@@ -77,7 +79,7 @@ def _chosen(
         raise NotFound(f"no device named {printable(name)}", "see fleetctl provision list")
 
 
-def _limited(chosen: Sequence[_T], size: str, view: Callable[[_T], DeviceView]) -> Iterator[_T]:
+def _limited(chosen: Sequence[_T], size: str, view: "Callable[[_T], DeviceView]") -> Iterator[_T]:
     from fleetctl.model import selector
 
     names = [view(candidate).path.device_id for candidate in chosen]

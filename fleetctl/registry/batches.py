@@ -2,20 +2,21 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from fleetctl.errors import Conflict, NotFound
-from fleetctl.model.batch import Batch, BatchState, checked
 from fleetctl.model.device import LifeCycle, printable
-from fleetctl.model.profile import ProvisioningProfile, parse
 from fleetctl.registry.database import Database, Row, upsert
+
+if TYPE_CHECKING:
+    from fleetctl.model.batch import Batch
+    from fleetctl.model.profile import ProvisioningProfile
 
 _BATCH = """SELECT name, profile, location, type, quota, not_before, not_after, state, labels, created_at, closed_at
     FROM batches"""
 
 
-@dataclass(frozen=True, slots=True)
-class Sum:
+class Sum(NamedTuple):
     """How far the devices of a batch are: how many in each state, when the first and the last of them came further."""
 
     states: Mapping[str, int]
@@ -28,21 +29,21 @@ class Sum:
 
 
 class Batches(Database):
-    def profile(self, name: str) -> ProvisioningProfile:
+    def profile(self, name: str) -> "ProvisioningProfile":
         """Raises `NotFound`."""
         row = self.read_one("SELECT document FROM profiles WHERE name = ?", (name,))
         if row is None:
             raise NotFound(
                 f"no profile named {printable(name)}", f"see fleetctl provision profile list, or make it: profile set {name}"
             )
-        return parse(name, self.parse(row[0]))
+        return self._profile(name, row[0])
 
-    def profiles(self) -> list[ProvisioningProfile]:
+    def profiles(self) -> "list[ProvisioningProfile]":
         """In the order of their names."""
         rows = self.read("SELECT name, document FROM profiles ORDER BY name")
-        return [parse(name, self.parse(document)) for name, document in rows]
+        return [self._profile(name, document) for name, document in rows]
 
-    def put_profile(self, profile: ProvisioningProfile) -> bool:
+    def put_profile(self, profile: "ProvisioningProfile") -> bool:
         """Add or replace a profile; False if it is there just so."""
         document = json.dumps(profile.document(), sort_keys=True)
         with self.transaction():
@@ -52,13 +53,15 @@ class Batches(Database):
             self.write(upsert("profiles", "name", "document"), (profile.name, document))
         return True
 
-    def add_batch(self, batch: Batch) -> bool:
+    def add_batch(self, batch: "Batch") -> bool:
         """True if it was added, False if the same one was there.
 
         Raises:
             Conflict: a batch has that name and differs.
             NotFound: there is no such profile.
         """
+        from fleetctl.model.batch import checked  # late, as in the whole of this file: `provision list` starts without it
+
         checked(batch)
         with self.transaction():
             if batch.profile is not None:
@@ -76,19 +79,21 @@ class Batches(Database):
             )
         return True
 
-    def batch(self, name: str) -> Batch:
+    def batch(self, name: str) -> "Batch":
         """Raises `NotFound`."""
         found = self._batch(name)
         if found is None:
             raise NotFound(f"no batch named {printable(name)}", "see fleetctl provision batch list")
         return found
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> "list[Batch]":
         """In the order of their names."""
         return [self._batch_of(row) for row in self.read(_BATCH + " ORDER BY name")]
 
     def close_batch(self, name: str, at: str) -> bool:
         """Let nobody in any more; False if it was closed already."""
+        from fleetctl.model.batch import BatchState
+
         with self.transaction():
             if self.batch(name).state is BatchState.CLOSED:
                 return False
@@ -142,16 +147,23 @@ class Batches(Database):
             self.write("DELETE FROM reported WHERE device_id = ?", (device_id,))
             self.write("DELETE FROM update_status WHERE device_id = ?", (device_id,))
 
-    def _batch(self, name: str) -> Batch | None:
+    def _profile(self, name: str, document: str) -> "ProvisioningProfile":
+        from fleetctl.model.profile import parse
+
+        return parse(name, self.parse(document))
+
+    def _batch(self, name: str) -> "Batch | None":
         row = self.read_one(_BATCH + " WHERE name = ?", (name,))
         return None if row is None else self._batch_of(row)
 
-    def _batch_of(self, row: Row) -> Batch:
+    def _batch_of(self, row: Row) -> "Batch":
+        from fleetctl.model.batch import Batch, BatchState
+
         values = (*row[:7], BatchState(row[7]), self.parse(row[8]), *row[9:])
         return Batch(*values)
 
 
-def _check_same(held: Batch, wanted: Batch) -> None:
+def _check_same(held: "Batch", wanted: "Batch") -> None:
     facts = ("profile", "location", "device_type", "quota", "not_before", "not_after", "labels")
     differing = [name for name in facts if getattr(held, name) != getattr(wanted, name)]
     if differing:

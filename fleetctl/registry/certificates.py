@@ -1,10 +1,11 @@
 """Certificates in the registry: every one that was ever issued, and the numbers of the revocation lists."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
-from fleetctl.errors import Conflict, NotFound
+from fleetctl.errors import Conflict, FleetError, NotFound
 from fleetctl.model.device import printable
-from fleetctl.registry.database import Database, upsert
+from fleetctl.registry.database import Database, marks, upsert
 
 _SELECT = """SELECT serial, authority, profile, subject, device_id, not_before, not_after, fingerprint, pem, revoked_at, reason,
     spki, replaces, proven_at FROM certificates"""
@@ -34,16 +35,23 @@ class CertificateRow:
     proven_at: str | None = None
 
 
+_FIELDS = [each.name for each in fields(CertificateRow)]
+_values = attrgetter(*_FIELDS)
+
 HOLD = "certificateHold"
 
 
 class Certificates(Database):
     def add_certificate(self, row: CertificateRow) -> None:
         """Raises `Conflict` if the serial was issued before."""
-        with self.transaction():
-            if self.read_one("SELECT 1 FROM certificates WHERE serial = ?", (row.serial,)):
-                raise Conflict(f"certificate `{row.serial}` is in the registry already", "see fleetctl certs list")
-            self.write("INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(row))
+        added = self.write(f"INSERT INTO certificates VALUES ({marks(_FIELDS)}) ON CONFLICT DO NOTHING", _values(row))
+        if not added:
+            self._refuse(row)
+
+    def _refuse(self, row: CertificateRow) -> None:
+        if self.read_one("SELECT 1 FROM certificates WHERE serial = ?", (row.serial,)):
+            raise Conflict(f"certificate `{row.serial}` is in the registry already", "see fleetctl certs list")
+        raise FleetError(f"certificate `{row.serial}` cannot be kept: a part of it is missing")
 
     def certificates(self, device_id: str | None = None) -> list[CertificateRow]:
         """All of them, or those of one device; the one that is valid longest comes last."""

@@ -1,8 +1,8 @@
 """Devices in the registry: an id is given out once, and its record is kept for ever."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from fleetctl.errors import Conflict, NotFound
 from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, printable, rank
@@ -22,8 +22,7 @@ _HEARD = """LEFT JOIN presence p ON p.device_id = d.id LEFT JOIN twins t ON t.de
 """
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceRecord:
+class DeviceRecord(NamedTuple):
     """A device with what was last heard of it."""
 
     device: Device

@@ -1,7 +1,6 @@
 """Desired and reported twins, and the outbox of what the broker must still be told."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fleetctl.errors import Conflict, NotFound
@@ -14,8 +13,7 @@ _TWIN = upsert("twins", "device_id", "version", "desired", "digest", "updated_at
 _REPORTED = upsert("reported", "device_id", "version", "reported", "received_at")
 
 
-@dataclass(frozen=True, slots=True)
-class TwinRow:
+class TwinRow(NamedTuple):
     """Both halves of a twin as the registry holds them; version 0 stands for nothing desired, or nothing reported."""
 
     version: int
@@ -27,8 +25,7 @@ class TwinRow:
     received_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
+class OutboxRow(NamedTuple):
     """A retained message that the broker has not acknowledged yet; an empty payload clears its topic."""
 
     id: int

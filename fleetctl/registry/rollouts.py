@@ -1,8 +1,7 @@
 """Rollouts in the registry: their records, the order numbers given to devices, and what devices said of their updates."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fleetctl.errors import NotFound
 from fleetctl.model.device import DevicePath, printable
@@ -11,8 +10,7 @@ from fleetctl.registry.database import Database, marks, pages, upsert
 _ROLLOUT = upsert("rollouts", "id", "release", "state", "plan_digest", "record")
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutRow:
+class RolloutRow(NamedTuple):
     """A rollout as its last controller left it; `record` is what `ota status` shows."""
 
     id: str
@@ -22,8 +20,7 @@ class RolloutRow:
     record: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateStatusRow:
+class UpdateStatusRow(NamedTuple):
     """The newest word of a device on an update (`document` is the `ota/status` payload)."""
 
     device_id: str

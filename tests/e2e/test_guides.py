@@ -17,7 +17,7 @@ from tests.e2e.terminal import MARK, Terminal, picture
 
 GUIDES = Path(__file__).parents[2] / "docs/guides"
 RUN_ELSEWHERE = {"sleepy-device.md"}
-PORTS = (8883, 8884, 8885)
+PORTS = (8883, 8884, 8885, 8886, 8887)
 ALICE = "/home/alice"
 
 

@@ -15,6 +15,10 @@ from fleetctl.platforms.local.staging import sync_folder
 
 BLOCK = 512
 _FOLDER, _FILE = b"5", b"0"
+_OWNER = b"0000000\0" * 2
+_REST = b"\0" * 100 + b"ustar\00000" + b"\0" * 247
+_REST_SUM = sum(_REST) + 8 * ord(" ")
+"""What the rest counts in the sum of a header, in which the sum itself stands for eight spaces."""
 _SECRET_MODES = {_FOLDER: 0o700, _FILE: 0o600}
 
 
@@ -121,7 +125,5 @@ def _header(name: str, size: int, kind: bytes, now: float) -> bytes:
     raw = name.encode("ascii")
     if len(raw) > 100:
         raise Conflict(f"{printable(name)} is too long for an archive", "write bundles into a folder: --bundle DIR")
-    start = raw.ljust(100, b"\0") + b"%07o\0" % _SECRET_MODES[kind] + b"0000000\0" * 2 + b"%011o\0%011o\0" % (size, int(now))
-    rest = kind + b"\0" * 100 + b"ustar\00000" + b"\0" * 247
-    total = sum(start) + sum(rest) + 8 * 32
-    return start + b"%06o\0 " % total + rest
+    start = raw.ljust(100, b"\0") + b"%07o\0" % _SECRET_MODES[kind] + _OWNER + b"%011o\0%011o\0" % (size, int(now))
+    return start + b"%06o\0 " % (sum(start) + _REST_SUM + kind[0]) + kind + _REST

@@ -3,10 +3,9 @@
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from fleetctl import tls
+from fleetctl import https, tls
 from fleetctl.config import Context
 from fleetctl.errors import ConfigError, Unavailable
 from fleetctl.ota.probe import probe
@@ -66,29 +65,16 @@ def available(context: Context, digest: str, size: int, *, serve: bool) -> Itera
 
 def _contexts(context: Context) -> Callable[[], ssl.SSLContext]:
     """The TLS context of the moment: made anew when one of its files has changed."""
-    pki, keys = context.pki_folder, context.keys_folder
-    watched = [keys / "broker.key"] + [
+    pki = context.pki_folder
+    key = context.keys_folder / "broker.key"
+    cert, device_ca, fleet_ca, device_crl, fleet_crl = (
         pki / name for name in ("broker.pem", "device-ca.pem", "fleet-ca.pem", "device.crl.pem", "fleet.crl.pem")
-    ]
-    held: list[tuple[list[int], ssl.SSLContext]] = []
+    )
 
-    def current() -> ssl.SSLContext:
-        stamps = [_stamp(path) for path in watched]
-        if not held or held[0][0] != stamps:
-            key, cert, device_ca, fleet_ca, device_crl, fleet_crl = watched
-            made = tls.server_context(cert, key, device_ca, device_crl)
-            made.load_verify_locations(fleet_ca)
-            made.load_verify_locations(fleet_crl)
-            held[:] = [(stamps, made)]
-        return held[0][1]
+    def make() -> ssl.SSLContext:
+        made = tls.server_context(cert, key, device_ca, device_crl)
+        made.load_verify_locations(fleet_ca)
+        made.load_verify_locations(fleet_crl)
+        return made
 
-    return current
-
-
-def _stamp(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError as error:
-        raise ConfigError(
-            f"{path} is missing: this context cannot serve artifacts", "make a context with fleetctl init"
-        ) from error
+    return https.fresh((key, cert, device_ca, fleet_ca, device_crl, fleet_crl), make)

@@ -9,7 +9,7 @@ from fleetctl.errors import Conflict, FleetError, Malformed, UsageError
 from fleetctl.model.batch import Batch, BatchState, check_batch, serials
 from fleetctl.model.device import Device, DevicePath, LifeCycle, check_level, printable
 from fleetctl.model.profile import ProvisioningProfile, parse
-from fleetctl.platforms.devices import Imported
+from fleetctl.platforms.device_records import Imported
 from fleetctl.platforms.importing import Intake, take_in
 from fleetctl.platforms.rows import SERIALS, Row, read_rows
 from fleetctl.wire.document import parse_rfc3339, rfc3339

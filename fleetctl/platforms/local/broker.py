@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 
 from fleetctl.config import Context
 from fleetctl.errors import FleetError
-from fleetctl.mqtt.broker import Broker, BrokerConfig, BrokerEngine, check_ports, choose_engine
+from fleetctl.mqtt.broker import Broker, BrokerConfig, BrokerEngine, check_config, check_ports, choose_engine
 from fleetctl.pki import crl
 from fleetctl.platforms.local.listeners import broker_config, check_certificate, gather, unopened
 from fleetctl.platforms.local.projections import Restored
@@ -62,6 +62,7 @@ def run_broker(
         publish(context.folder, state)
         check_ports(config)
         gather(context)
+        check_config(config)
         broker = _make(chosen, config)
         # before the start: a list that is written meanwhile is newer than what we say that we have read
         lists = _numbers(config)

@@ -17,7 +17,7 @@ from fleetctl.errors import Conflict, FleetError, Partial, UsageError
 from fleetctl.keys.store import private_pem
 from fleetctl.model.device import Device, DevicePath, LifeCycle, printable
 from fleetctl.model.profile import ProvisioningProfile
-from fleetctl.platforms.devices import RefusedRow
+from fleetctl.platforms.device_records import RefusedRow
 from fleetctl.platforms.local.archive import Archive
 from fleetctl.platforms.local.bundling import Bundler
 from fleetctl.platforms.local.held import good_row

@@ -1,5 +1,6 @@
 """The certificates of a local fleet: issued into bundles, listed, revoked."""
 
+import builtins
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,19 +16,18 @@ from fleetctl.model.certificate import Profile, Reason, State, check_operator, i
 from fleetctl.model.device import Device, LifeCycle, printable
 from fleetctl.model.profile import ProvisioningProfile
 from fleetctl.pki.authority import (
-    FLEET_CA,
     PEM_LIMIT,
-    Authority,
     issue,
     operator_request,
     pem,
     read_certificates,
     serial_of,
 )
-from fleetctl.pki.csr import SubjectKey, checked_key, spki_of
+from fleetctl.pki.csr import checked_key, spki_of
+from fleetctl.pki.extensions import SubjectKey
 from fleetctl.platforms.local.bundling import Bundler
 from fleetctl.platforms.local.held import good_row, state_of
-from fleetctl.platforms.local.issuing import DeviceIssuer, check_fresh_key, check_may_hold, row_of
+from fleetctl.platforms.local.issuing import DeviceIssuer, Signer, check_fresh_key, check_may_hold, row_of
 from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.local.revocation import Revocation, revoke
 from fleetctl.platforms.local.staging import is_vacant, staged, write
@@ -96,8 +96,8 @@ class LocalCertificates:
         return DeviceIssuer(self.fleet)
 
     @cached_property
-    def _fleet_authority(self) -> Authority:
-        return self._layout.authority(FLEET_CA)
+    def _signer(self) -> Signer:
+        return Signer(self.fleet, "people")
 
     def issue(self, name: str, folder: Path | None = None, *, profile: str | None = None) -> Issued:
         """A key and a certificate for a device, or for an operator named `op:NAME`, in a folder of their own.
@@ -130,11 +130,20 @@ class LocalCertificates:
 
         return self._make(folder, bundle.FILES, contents, certify)
 
-    def list(self, name: str | None = None) -> Sequence[CertificateEntry]:
-        """All of them, or those of one device or operator; raises `NotFound`."""
+    def list(
+        self, name: str | None = None, *, within: float | None = None, state: str | None = None
+    ) -> "builtins.list[CertificateEntry]":
+        """All of them, or those of one device or operator; raises `NotFound`, or `UsageError` for a state that is none.
+
+        With `within` those that are valid and end in so many seconds.
+        """
         now = self.fleet.clock()
+        wanted = None if state is None else _state(state)
         rows = self.fleet.registry.certificates() if name is None else self._of(name)
-        return [entry(row, now) for row in rows]
+        if within is not None:
+            end = rfc3339(now + within)
+            rows = [row for row in rows if row.not_after < end and state_of(row, now) is State.VALID]
+        return [each for each in (entry(row, now) for row in rows) if wanted in (None, each.state)]
 
     def show(self, name: str) -> CertificateDetail:
         """The certificate with a serial number, else the one of a device or operator that is good for longest."""
@@ -220,7 +229,7 @@ class LocalCertificates:
 
     def certify_operator(self, name: str, public_key: SubjectKey, *, replaces: str | None = None) -> tuple[CertificateRow, bytes]:
         """A certificate for a person or a service, and that with what is between it and the root; raises `Conflict`."""
-        authority, registry = self._fleet_authority, self.fleet.registry
+        authority, registry = self._signer.authority(), self.fleet.registry
         with registry.transaction():
             check_fresh_key(registry, spki_of(checked_key(public_key)), name, renews=replaces is not None)
             certificate = issue(authority, operator_request(self.fleet.tenant, name), public_key, self.fleet.clock())
@@ -264,3 +273,10 @@ def _values(
     state = state_of(row, now)
     head = (row.serial, row.subject, row.profile, row.device_id, row.authority, state)
     return (*head, row.not_before, row.not_after, row.fingerprint, row.revoked_at, row.reason)
+
+
+def _state(word: str) -> State:
+    try:
+        return State(word)
+    except ValueError as error:
+        raise UsageError(f"{printable(word)} is no state of a certificate", f"one of: {', '.join(State)}") from error

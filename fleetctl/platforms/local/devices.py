@@ -5,24 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetctl.model.criteria import DeviceView
 from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.model.presence import view as presence_view
-from fleetctl.model.twin import drift
-from fleetctl.platforms.devices import (
-    DeviceDetail,
-    DeviceEntry,
-    DeviceStatus,
-    Imported,
-    Provisioned,
-    Removed,
-    Replaced,
-    Transition,
-)
+from fleetctl.platforms.devices import DeviceEntry
 from fleetctl.platforms.protocol import Targets
 from fleetctl.platforms.targets import choose, exact_ids, require_any, require_named
 
 if TYPE_CHECKING:
+    from fleetctl.model.criteria import DeviceView
+    from fleetctl.platforms.device_records import DeviceDetail, DeviceStatus, Imported, Provisioned, Removed, Replaced, Transition
     from fleetctl.platforms.local.fleet import LocalFleet
     from fleetctl.registry import DeviceRecord
 
@@ -35,16 +26,19 @@ class LocalDevices:
 
     def add(
         self, device_id: str, *, device_type: str, location: str, labels: Mapping[str, str], bundle: Path | None = None
-    ) -> Provisioned:
+    ) -> "Provisioned":
         """Adding the same again changes nothing; a bundle is issued with it, or not even the device is added."""
+        from fleetctl.platforms.device_records import Provisioned
+
         registry = self.fleet.registry
         path = DevicePath(registry.tenant, location, device_type, device_id)
         device = Device(path, labels, created_at=_time(self.fleet.clock()))
+        if bundle is None:
+            return Provisioned(device_id, str(path), _outcome(registry.add_device(device, actor=self.fleet.actor)))
         with registry.transaction():
             is_new = registry.add_device(device, actor=self.fleet.actor)
-            if bundle is not None:
-                self.fleet.certificates.issue_bundle(registry.device(device_id), bundle)
-        return Provisioned(device_id, str(path), "added" if is_new else "unchanged", None if bundle is None else str(bundle))
+            self.fleet.certificates.issue_bundle(registry.device(device_id), bundle)
+        return Provisioned(device_id, str(path), _outcome(is_new), str(bundle))
 
     def import_file(
         self,
@@ -54,7 +48,7 @@ class LocalDevices:
         atomic: bool = False,
         errors: Path | None = None,
         progress: Callable[[int], None] = lambda _: None,
-    ) -> Imported:
+    ) -> "Imported":
         """Add what a .csv or .jsonl file names; with `bundles`, each new device gets a folder there.
 
         Raises:
@@ -70,7 +64,7 @@ class LocalDevices:
             if not states or record.device.state in states:
                 yield _entry(record, now)
 
-    def show(self, device_id: str) -> DeviceDetail:
+    def show(self, device_id: str) -> "DeviceDetail":
         """Raises `NotFound`; a removed device is shown too."""
         registry = self.fleet.registry
         registry.device(device_id)
@@ -85,7 +79,7 @@ class LocalDevices:
         records = self._chosen(require_named(targets), self.fleet.clock(), retired=retired and exact_ids(targets) is not None)
         return require_any([record.device for record in records], targets)
 
-    def status(self, device_id: str) -> DeviceStatus:
+    def status(self, device_id: str) -> "DeviceStatus":
         """Its state with the timeline and its certificates; raises `NotFound`."""
         from fleetctl.platforms.local.lifecycle import status
 
@@ -93,25 +87,25 @@ class LocalDevices:
 
     def remove(
         self, devices: Sequence[Device], reason: str = "cessationOfOperation", *, why: str | None = None
-    ) -> Sequence[Removed]:
+    ) -> "Sequence[Removed]":
         """Revoke first, then retire, then clear: whatever stops it, repeating it finishes."""
         from fleetctl.platforms.local.lifecycle import remove
 
         return remove(self.fleet, devices, reason, why)
 
-    def suspend(self, devices: Sequence[Device], *, why: str | None = None) -> Sequence[Transition]:
+    def suspend(self, devices: Sequence[Device], *, why: str | None = None) -> "Sequence[Transition]":
         """All of them on hold or none: certificates too, until they are resumed; raises `Conflict` for a retired one."""
         from fleetctl.platforms.local.lifecycle import suspend
 
         return suspend(self.fleet, devices, why)
 
-    def resume(self, devices: Sequence[Device], *, why: str | None = None) -> Sequence[Transition]:
+    def resume(self, devices: Sequence[Device], *, why: str | None = None) -> "Sequence[Transition]":
         """Each back in the state that it was suspended in; raises `Conflict` for one that was revoked or retired since."""
         from fleetctl.platforms.local.lifecycle import resume
 
         return resume(self.fleet, devices, why)
 
-    def replace(self, device_id: str, serial: str, *, reason: str = "superseded", why: str | None = None) -> Replaced:
+    def replace(self, device_id: str, serial: str, *, reason: str = "superseded", why: str | None = None) -> "Replaced":
         """Another unit takes the place of the old one, with its id, path, labels and twin."""
         from fleetctl.platforms.local.handover import replace
 
@@ -123,8 +117,10 @@ class LocalDevices:
 
         return len(refresh(self.fleet, [device.path for device in devices]))
 
-    def view(self, record: "DeviceRecord", now: float) -> DeviceView:
+    def view(self, record: "DeviceRecord", now: float) -> "DeviceView":
         """What a selector sees of a device."""
+        from fleetctl.model.criteria import DeviceView
+
         seen = record.sighting
         return DeviceView(
             record.device.path,
@@ -143,6 +139,10 @@ class LocalDevices:
         return choose(self.fleet.registry.records(ids, retired=retired), targets, lambda record: self.view(record, now))
 
 
+def _outcome(is_new: bool) -> str:
+    return "added" if is_new else "unchanged"
+
+
 def _time(seconds: float) -> str:
     from fleetctl.wire.document import rfc3339
 
@@ -152,6 +152,8 @@ def _time(seconds: float) -> str:
 def _drift(record: "DeviceRecord") -> bool | None:
     if record.desired is None or record.reported is None:
         return None
+    from fleetctl.model.twin import drift
+
     return bool(drift(record.desired, record.reported))
 
 
@@ -173,7 +175,9 @@ def _entry(record: "DeviceRecord", now: float) -> DeviceEntry:
     )
 
 
-def _detail(record: "DeviceRecord", now: float) -> DeviceDetail:
+def _detail(record: "DeviceRecord", now: float) -> "DeviceDetail":
+    from fleetctl.platforms.device_records import DeviceDetail
+
     entry, seen = _entry(record, now), record.sighting
     return DeviceDetail(
         entry.id,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from fleetctl.errors import Conflict
 from fleetctl.model.device import Device, LifeCycle, check_level
 from fleetctl.model.topic import Channel
-from fleetctl.platforms.devices import Replaced
+from fleetctl.platforms.device_records import Replaced
 from fleetctl.platforms.local.lifecycle import clear, flushed, revoke
 from fleetctl.wire.document import rfc3339
 

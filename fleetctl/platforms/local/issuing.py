@@ -10,7 +10,6 @@ from fleetctl.errors import Conflict
 from fleetctl.model.certificate import Profile, Reason
 from fleetctl.model.device import Device, LifeCycle
 from fleetctl.pki.authority import (
-    DEVICE_ISSUING,
     Authority,
     common_names,
     device_request,
@@ -20,7 +19,9 @@ from fleetctl.pki.authority import (
     serial_of,
     validity_of,
 )
-from fleetctl.pki.csr import SubjectKey, checked_key, spki_of
+from fleetctl.pki.csr import checked_key, spki_of
+from fleetctl.pki.extensions import SubjectKey
+from fleetctl.platforms.local.authorities import active
 from fleetctl.platforms.local.layout import Layout
 from fleetctl.registry import CertificateRow, Registry
 from fleetctl.wire.document import rfc3339
@@ -32,21 +33,27 @@ OWN_KEY = "make a key of its own: openssl genpkey -algorithm EC -pkeyopt ec_para
 
 
 def row_of(
-    certificate: x509.Certificate, authority: str, profile: Profile, device_id: str | None = None, replaces: str | None = None
+    certificate: x509.Certificate,
+    authority: str,
+    profile: Profile,
+    device_id: str | None = None,
+    replaces: str | None = None,
+    spki: str | None = None,
+    subject: str | None = None,
 ) -> CertificateRow:
-    """What the registry keeps of a certificate."""
+    """What the registry keeps of a certificate; `spki` and `subject` where they are known already: reading them takes time."""
     span = validity_of(certificate)
     return CertificateRow(
         serial_of(certificate),
         authority,
         profile.value,
-        common_names(certificate)[0],
+        subject or common_names(certificate)[0],
         device_id,
         rfc3339(span.not_before),
         rfc3339(span.not_after),
         fingerprint(certificate),
         pem(certificate).decode(),
-        spki=spki_of(certificate.public_key()),
+        spki=spki or spki_of(certificate.public_key()),
         replaces=replaces,
     )
 
@@ -70,7 +77,7 @@ class DeviceIssuer:
     fleet: "LocalFleet"
 
     def issue(
-        self, device: Device, public_key: SubjectKey, *, days: int | None = None, replaces: str | None = None
+        self, device: Device, public_key: SubjectKey, *, days: float | None = None, replaces: str | None = None
     ) -> CertificateRow:
         """A certificate for a device and its key; `replaces` is the serial of the one that it renews, whose key it may keep.
 
@@ -82,17 +89,16 @@ class DeviceIssuer:
         """
         check_may_hold(device)
         checked_key(public_key)
-        registry, now = self.fleet.registry, self.fleet.clock()
+        registry, now, spki = self.fleet.registry, self.fleet.clock(), spki_of(public_key)
         with registry.transaction():
             self._keyed.fill()
-            check_fresh_key(registry, spki_of(public_key), device.id, renews=replaces is not None)
+            check_fresh_key(registry, spki, device.id, renews=replaces is not None)
             authority = self.authority()
-            certificate = issue(authority, device_request(device.path), public_key, now, **_span(days))
-            row = row_of(certificate, authority.name, Profile.DEVICE, device.id, replaces)
+            certificate = issue(authority, device_request(device.path), public_key, now, days=days)
+            row = row_of(certificate, authority.name, Profile.DEVICE, device.id, replaces, spki, device.id)
             registry.add_certificate(row)
             if replaces is not None and registry.device(device.id).state is LifeCycle.ACTIVE:
-                actor = getattr(self.fleet, "actor", None)
-                registry.move_device(device.id, LifeCycle.RENEWING, event="renewing", at=rfc3339(now), actor=actor)
+                registry.move_device(device.id, LifeCycle.RENEWING, event="renewing", at=rfc3339(now), actor=self.fleet.actor)
         return row
 
     def chain(self, row: CertificateRow) -> bytes:
@@ -103,11 +109,11 @@ class DeviceIssuer:
 
     def authority(self) -> Authority:
         """The one that signs for devices now."""
-        return self._device_authority
+        return self._signer.authority()
 
     @cached_property
-    def _device_authority(self) -> Authority:
-        return self._layout.authority(DEVICE_ISSUING)
+    def _signer(self) -> "Signer":
+        return Signer(self.fleet, "devices")
 
     @cached_property
     def _intermediates(self) -> dict[str, bytes]:
@@ -120,6 +126,22 @@ class DeviceIssuer:
     @cached_property
     def _keyed(self) -> "KeyIndex":
         return KeyIndex(self.fleet.registry)
+
+
+@dataclass
+class Signer:
+    """Who signs for a role: read once, and again when another has taken its place."""
+
+    fleet: "LocalFleet"
+    role: str
+    held: Authority | None = None
+
+    def authority(self) -> Authority:
+        """Raises `NotFound` where there is none, `ConfigError` or `Denied` where it is not as it was made."""
+        row = self.fleet.registry.signing_authority(self.role)
+        if self.held is None or row is None or row.name != self.held.name:
+            self.held = active(self.fleet, self.role)
+        return self.held
 
 
 @dataclass
@@ -148,7 +170,3 @@ def check_may_hold(device: Device) -> None:
         raise Conflict(f"device `{device.id}` is retired", "add a device with another id: fleetctl provision add")
     if device.state is LifeCycle.SUSPENDED:
         raise Conflict(f"device `{device.id}` is suspended", f"see why: fleetctl provision status {device.id}")
-
-
-def _span(days: int | None) -> dict[str, int]:
-    return {} if days is None else {"days": days}

@@ -7,11 +7,13 @@ from fleetctl.errors import Conflict, Unavailable
 from fleetctl.model import topic as topics
 from fleetctl.model.device import Device, LifeCycle
 from fleetctl.model.topic import Channel
-from fleetctl.platforms.devices import CertificateFact, DeviceDetail, DeviceStatus, Removed, Step, Transition
+from fleetctl.platforms.device_records import CertificateFact, DeviceDetail, DeviceStatus, Removed, Step, Transition
 from fleetctl.wire.document import parse_rfc3339, rfc3339
 
 if TYPE_CHECKING:
+    from fleetctl.model.certificate import Reason
     from fleetctl.platforms.local.fleet import LocalFleet
+    from fleetctl.platforms.local.revocation import Revocation
     from fleetctl.registry import CertificateRow
 
 HOLD = "certificateHold"
@@ -94,11 +96,24 @@ def revoke(fleet: "LocalFleet", devices: Sequence[Device], reason: str) -> tuple
         good = [row for row in held if row.revoked_at is None or row.reason == HOLD]
         counts[device.id] = len(good)
         rows += good or held[-1:]
-    if not rows:
-        return counts, {}
+    return counts, _cut_by(_revoked(fleet, rows, wanted) if rows else [])
+
+
+def _revoked(fleet: "LocalFleet", rows: Sequence["CertificateRow"], reason: "Reason") -> list["Revocation"]:
+    """Certificates of registered authorities are on no list of ours: the registry knows them for revoked, sessions are cut."""
     from fleetctl.platforms.local import revocation
 
-    return counts, {report.subject: report.sessions_cut for report in revocation.revoke(fleet, rows, wanted)}
+    registry, at = fleet.registry, rfc3339(fleet.clock())
+    registered = {row.name for row in registry.authorities("registered")}
+    ours = [row for row in rows if row.authority not in registered]
+    theirs = [row for row in rows if row.authority in registered]
+    reports = revocation.revoke(fleet, ours, reason) if ours else []
+    if theirs:
+        with registry.transaction():
+            for row in theirs:
+                registry.revoke_certificate(row.serial, reason, at)
+        reports += revocation.enforce(fleet, sorted({row.device_id for row in theirs if row.device_id}))
+    return reports
 
 
 def enforce(fleet: "LocalFleet", devices: Sequence[Device]) -> dict[str, bool | None]:
@@ -108,8 +123,16 @@ def enforce(fleet: "LocalFleet", devices: Sequence[Device]) -> dict[str, bool | 
         return {}
     from fleetctl.platforms.local import revocation
 
-    told = getattr(revocation, "enforce", None)
-    return {} if told is None else {report.subject: report.sessions_cut for report in told(fleet, with_certificates)}
+    return _cut_by(revocation.enforce(fleet, with_certificates))
+
+
+def _cut_by(reports: Sequence["Revocation"]) -> dict[str, bool | None]:
+    """Whether no session of a subject is left, by subject: None where nobody can tell, False if one of its reports says so."""
+    found: dict[str, bool | None] = {}
+    for report in reports:
+        before = found.get(report.subject, report.sessions_cut)
+        found[report.subject] = report.sessions_cut and before
+    return found
 
 
 def clear(fleet: "LocalFleet", device: Device, channels: Sequence[Channel], at: str) -> None:

@@ -15,13 +15,10 @@ from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.protocol import Missing
 
 LOOPBACK = "127.0.0.1"
-PEOPLE_CA = "people-ca.pem"
-CLAIM_CA = "claim-ca.pem"
-CLAIM_LISTS = "claim.crl.pem"
 RENEW_HINT = "fleetctl certs renew broker"
 
 
-def broker_config(context: Context, listen: str | None = None) -> BrokerConfig:
+def broker_config(context: Context, listen: str | None = None, verb: str = "run") -> BrokerConfig:
     """The listeners of the contract; `listen` is an address of this machine, loopback unless told otherwise.
 
     Raises:
@@ -37,7 +34,7 @@ def broker_config(context: Context, listen: str | None = None) -> BrokerConfig:
     if listen is None and not is_loopback(device.host):
         raise ConfigError(
             f"devices of context `{context.name}` dial `{device.host}`, but nobody said that other machines may",
-            "say where the broker may listen: fleetctl broker run --listen 0.0.0.0",
+            f"say where the broker may listen: fleetctl broker {verb} --listen 0.0.0.0",
         )
     host = listen or (LOOPBACK if device.host == "localhost" else device.host)
     layout, tenant = Layout(context.folder), context.tenant
@@ -54,20 +51,20 @@ def broker_config(context: Context, listen: str | None = None) -> BrokerConfig:
 
 def _people(context: Context) -> Path:
     """A file of the broker's own: people get an authority apart from the services' while it runs, and its path is fixed then."""
-    return context.broker_folder / PEOPLE_CA
+    return context.broker_folder / Layout(context.folder).people_ca.name
 
 
 def _claims(context: Context, host: str, cert: Path, key: Path) -> Listener | None:
     layout = Layout(context.folder)
-    if not layout.public(CLAIM_CA).exists():
+    if not layout.claim_ca.exists():
         return None
     return Listener(
         host,
         Endpoint.parse_url(context.claims).port,
         cert,
         key,
-        layout.public(CLAIM_CA),
-        layout.public(CLAIM_LISTS),
+        layout.claim_ca,
+        layout.claim_lists,
         claim_rules(context.tenant),
         identity_is_client_id=False,
         transient=True,
@@ -77,15 +74,15 @@ def _claims(context: Context, host: str, cert: Path, key: Path) -> Listener | No
 def gather(context: Context) -> None:
     """Bring the broker's own copies up to date; before each start and reload."""
     layout = Layout(context.folder)
-    wanted = layout.public(PEOPLE_CA)
-    data = files.read_limited(wanted if wanted.exists() else layout.fleet_ca, PEM_LIMIT)
+    wanted = layout.people_ca if layout.people_ca.exists() else layout.fleet_ca
+    data = files.read_limited(wanted, PEM_LIMIT)
     files.private_folder(context.broker_folder)
     files.write_atomic(_people(context), data)
 
 
 def unopened(context: Context, config: BrokerConfig) -> str | None:
     """Why a broker that runs with `config` should be started again: a claims listener is opened at a start only."""
-    if config.claims is None and Layout(context.folder).public(CLAIM_CA).exists():
+    if config.claims is None and Layout(context.folder).claim_ca.exists():
         return "there is an authority for claims now, and its listener opens when the broker is started again"
     return None
 

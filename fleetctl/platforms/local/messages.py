@@ -31,13 +31,21 @@ class LocalMessages:
     fleet: "LocalFleet"
 
     def publish(
-        self, devices: Sequence[Device], command: str, args: Mapping[str, Any], *, wait: bool = False, timeout: float = 5.0
+        self,
+        devices: Sequence[Device],
+        command: str,
+        args: Mapping[str, Any],
+        *,
+        wait: bool = False,
+        timeout: float = 5.0,
+        pace: float | None = None,
     ) -> Iterator[CommandResult]:
         """A result for each device as it becomes known; when all are out, raises `Ledger.verdict`.
 
         A command is meant for the session that the device retains: one without, or offline, is not sent anything.
+        `timeout` begins when the last one is sent; with `pace`, that many seconds pass from one to the next.
         """
-        return self._publish(devices, check_command_name(command), dict(args), wait, timeout)
+        return self._publish(devices, check_command_name(command), dict(args), wait, timeout, pace)
 
     def publish_raw(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> RawPublished:
         """Returns when the broker has acknowledged it (at QoS 0: when it is sent)."""
@@ -61,7 +69,13 @@ class LocalMessages:
         return self._tail(wanted, count, duration, dropped or Dropped())
 
     def _publish(
-        self, devices: Sequence[Device], command: str, args: Mapping[str, Any], wait: bool, timeout: float
+        self,
+        devices: Sequence[Device],
+        command: str,
+        args: Mapping[str, Any],
+        wait: bool,
+        timeout: float,
+        pace: float | None,
     ) -> Iterator[CommandResult]:
         with self.fleet.open_session("publish") as session:
             sessions = self._sessions(session, devices)
@@ -70,9 +84,13 @@ class LocalMessages:
             reachable = [device for device in devices if ledger.is_waiting(device.id)]
             if wait and reachable:
                 session.subscribe([topics.command_reply(device.path, command) for device in reachable])
-            expires = rfc3339(self.fleet.clock() + timeout) if wait else None
-            ids = self._send(session, reachable, command, args, ledger, expires)
-            session.flush()
+            ids: dict[str, tuple[str, str]] = {}
+            for several, pause in _portions(reachable, pace):
+                if pause:
+                    yield from self._replies(session, ids, ledger, time.monotonic() + pause)
+                expires = rfc3339(self.fleet.clock() + timeout) if wait else None
+                ids |= self._send(session, several, command, args, ledger, expires)
+                session.flush()
             if wait:
                 yield from self._replies(session, ids, ledger, time.monotonic() + timeout)
             yield from ledger.rest("timedOut" if wait else "sent")
@@ -126,6 +144,7 @@ class LocalMessages:
     def _replies(
         self, session: "Session", ids: Mapping[str, tuple[str, str]], ledger: Ledger, deadline: float
     ) -> Iterator[CommandResult]:
+        """What is answered until `deadline`, or until nobody is waited for."""
         while ledger.waiting and (left := deadline - time.monotonic()) > 0:
             for message in session.receive(left):
                 try:
@@ -145,3 +164,12 @@ class LocalMessages:
                     yield tail_record(message.topic, message.payload, message.received_at)
             finally:
                 dropped.malformed, dropped.overflow = session.malformed, session.dropped
+
+
+def _portions(devices: Sequence[Device], pace: float | None) -> Iterator[tuple[Sequence[Device], float]]:
+    """Whom to send to at once, and how many seconds to wait before."""
+    if not pace:
+        yield devices, 0.0
+        return
+    for number, device in enumerate(devices):
+        yield [device], pace if number else 0.0

@@ -1,13 +1,13 @@
 """Has revocation lists signed again in time, beside the broker's supervisor: one that runs out locks the fleet out."""
 
 import threading
-from importlib import import_module
 from types import TracebackType
 from typing import Self
 
 from fleetctl.config import Context
 from fleetctl.errors import FleetError
 from fleetctl.platforms.local.fleet import LocalFleet
+from fleetctl.platforms.local.lists import refresh_due
 from fleetctl.platforms.local.restoring import Requests
 
 FAILED = -1
@@ -55,9 +55,7 @@ class Refreshing:
     def _look(self) -> str | None:
         try:
             with LocalFleet(self._context) as fleet:
-                import_module("fleetctl.platforms.local.lists").refresh_due(fleet)
-        except ModuleNotFoundError:
-            return None
+                refresh_due(fleet)
         except FleetError as error:
             return error.message
         except Exception as error:  # a defect here must not end a broker that works

@@ -1,29 +1,35 @@
-"""Revocation in three steps: the lists, the broker that reads them, the sessions that are cut; each reported as it happened."""
+"""Revocation in four steps: the lists, the broker that reads them, the sessions that are cut, the proof; each as it happened."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetctl import files
-from fleetctl.errors import ConfigError, FleetError, NotFound
+from fleetctl.errors import ConfigError, Conflict, FleetError, NotFound
 from fleetctl.model.certificate import Reason
 from fleetctl.pki import crl
+from fleetctl.platforms.local import running
+from fleetctl.platforms.local.cutting import cut
 from fleetctl.platforms.local.layout import Layout
+from fleetctl.platforms.local.lists import check_obeyed, lists_of, write_lists
 from fleetctl.platforms.local.running import Obedience, have_it_read
-from fleetctl.registry import CertificateRow, Registry
-from fleetctl.wire.document import parse_rfc3339, rfc3339
+from fleetctl.registry import CertificateRow
+from fleetctl.registry.certificates import HOLD
+from fleetctl.wire.document import rfc3339
 
 if TYPE_CHECKING:
+    from fleetctl.platforms.local.canary import Canary, Proof
     from fleetctl.platforms.local.fleet import LocalFleet
+
+ELSEWHERE = "no broker runs here: a broker elsewhere obeys after fleetctl broker apply, one of this context when it starts"
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """What became of the certificates of one subject; `outcome` is `revoked` or `unchanged`.
+    """What became of the certificates of one subject; `outcome` is `revoked`, `held`, `released` or `unchanged`.
 
     `crl_number` is that of the list that names them. `broker_running` speaks of the local broker. `sessions_cut`: it has no
-    connection of this identity any more; None where it does not run.
+    connection of this identity any more. `refusal_proven` and `acceptance_proven`: a certificate revoked by the same list was
+    refused, and a good one let in. None where it does not run, or was not asked. `detail` is what did not happen, and what to do.
     """
 
     subject: str
@@ -35,40 +41,9 @@ class Revocation:
     broker_running: bool
     broker_reloaded: bool
     sessions_cut: bool | None
-
-
-def write_lists(registry: Registry, layout: Layout, authority: str, now: float) -> dict[str, int]:
-    """Make the file anew that holds this authority's list, and return the numbers in it.
-
-    Lists of other authorities in the file are renewed with it where their key is here, and stay as they are where it is kept
-    elsewhere, as that of a root should be.
-    The registry's transaction is the lock: two revocations never number or write in each other's way, and one that cannot write
-    its file leaves the registry as it was.
-    """
-    path, names = layout.lists_of(authority)
-    numbers: dict[str, int] = {}
-    lists: list[bytes] = []
-    with registry.transaction():
-        for name in names:
-            if name != authority and not layout.key(name).exists():
-                numbers[name], kept = _kept(path, name)
-                lists.append(kept)
-                continue
-            number, this_update = registry.next_crl_number(name, crl.first_date(now))
-            crl.check_date(name, this_update, now)
-            lists.append(crl.build(layout.authority(name), map(_line, registry.revoked(name)), number, this_update))
-            numbers[name] = number
-        files.write_atomic(path, b"".join(lists))
-    return numbers
-
-
-def _kept(path: Path, name: str) -> tuple[int, bytes]:
-    held = crl.read_lists(path)
-    if name not in held:
-        raise ConfigError(
-            f"`{path}` has no list of `{name}`, and its key is not here to make one", f"bring {name}.key back for once"
-        )
-    return held[name]
+    refusal_proven: bool | None = None
+    acceptance_proven: bool | None = None
+    detail: str | None = None
 
 
 def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason) -> list[Revocation]:
@@ -77,76 +52,156 @@ def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason) 
     Repeating it changes nothing, but finishes what was interrupted.
 
     Raises:
+        Conflict: one is of a registered authority, whose list is not ours to make.
         FleetError: they are revoked, but the broker that runs did not take the list; the error carries the report.
     """
-    numbers = _record(fleet, rows, reason)
-    told = have_it_read(fleet.context.folder, numbers)
-    subjects: dict[tuple[str, str], list[CertificateRow]] = {}
+    _check_ours(fleet, rows)
+    with fleet.registry.transaction():
+        fresh = [fleet.registry.revoke_certificate(row.serial, reason, rfc3339(fleet.clock())) for row in rows]
+        step = _publish(fleet, rows)
+    return _told(fleet, rows, step, dict(zip((row.serial for row in rows), fresh, strict=True)))
+
+
+def enforce(fleet: "LocalFleet", device_ids: Sequence[str]) -> list[Revocation]:
+    """Have lists and broker say of these devices' certificates what the registry says now: after a hold, or its end.
+
+    A registered authority's certificates are on no list of ours; their sessions are cut all the same.
+
+    Raises:
+        FleetError: the lists are made, but the broker that runs did not take them; the error carries the report.
+    """
+    rows = [row for device_id in device_ids for row in fleet.registry.certificates(device_id)]
+    with fleet.registry.transaction():
+        step = _publish(fleet, rows, anew=True)
+    return _told(fleet, rows, step, {row.serial: True for row in rows})
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What was written: numbers by authority, and the canaries that stand on the lists."""
+
+    numbers: dict[str, int]
+    canaries: "dict[str, Canary]"
+
+
+def _check_ours(fleet: "LocalFleet", rows: Iterable[CertificateRow]) -> None:
+    registered = {row.name for row in fleet.registry.authorities("registered")}
     for row in rows:
-        subjects.setdefault((row.authority, row.subject), []).append(row)
-    reports = [_report(fleet, group, numbers[authority], told) for (authority, _), group in subjects.items()]
-    if told.running and not told.reloaded:
-        raise FleetError(
-            f"the revocation list is written, but the broker that runs has not taken it: {told.error}",
-            "stop the broker and start it again: fleetctl broker run",
-            record=[*reports],
-        )
-    return reports
+        if row.authority in registered:
+            raise Conflict(
+                f"certificate `{row.serial}` of `{row.subject}` is for the registered authority `{row.authority}` to revoke",
+                f"keep the device out here: fleetctl provision suspend {row.device_id or row.subject}",
+            )
 
 
-def _record(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason) -> dict[str, int]:
-    """Registry and lists, together or not at all; the numbers of the lists that name these certificates."""
+def _publish(fleet: "LocalFleet", rows: Sequence[CertificateRow], *, anew: bool = False) -> _Step:
+    """The lists of the authorities of these certificates, inside the transaction that revokes them.
+
+    Where a broker runs they name a canary too: proof needs a certificate that this very list revokes.
+    """
     registry, layout, now = fleet.registry, Layout(fleet.context.folder), fleet.clock()
+    ours = {row.name: row.role for row in registry.authorities() if row.role != "registered" and row.state != "retired"}
+    authorities = sorted({row.authority for row in rows} & ours.keys())
+    canaries = _hatched(fleet, {name: ours[name] for name in authorities})
     numbers: dict[str, int] = {}
-    with registry.transaction():
-        for row in rows:
-            registry.revoke_certificate(row.serial, reason, rfc3339(now))
-        for authority in sorted({row.authority for row in rows}):
-            if authority not in numbers:
-                serials = {int(row.serial, 16) for row in rows if row.authority == authority}
-                numbers |= _held(layout, authority, serials) or write_lists(registry, layout, authority, now)
-    return numbers
+    for name in authorities:
+        serials = {int(row.serial, 16) for row in rows if row.authority == name}
+        extra = {name: [canaries[name].line(now)]} if name in canaries else {}
+        held = {} if anew or extra else _held(fleet, name, serials)
+        numbers |= held or write_lists(registry, layout, name, now, extra=extra)
+    return _Step(numbers, canaries)
 
 
-def _held(layout: Layout, authority: str, serials: set[int]) -> dict[str, int]:
+def _hatched(fleet: "LocalFleet", roles: dict[str, str]) -> "dict[str, Canary]":
+    if running.running(fleet.context.folder) is None:
+        return {}
+    from fleetctl.platforms.local.canary import hatch
+
+    layout, now = Layout(fleet.context.folder), fleet.clock()
+    found: dict[str, Canary] = {}
+    for name, role in roles.items():
+        try:
+            found[name] = hatch(layout.authority(name), role, fleet.tenant, now)
+        except FleetError:
+            continue
+    return found
+
+
+def _held(fleet: "LocalFleet", authority: str, serials: set[int]) -> dict[str, int]:
     """The numbers in the authority's file, if that names all of the serials already; a damaged file names none."""
-    path, _ = layout.lists_of(authority)
+    path, _ = lists_of(fleet.registry, Layout(fleet.context.folder), authority)
     try:
         return crl.read_numbers(path) if serials <= crl.read_serials(path) else {}
     except (ConfigError, NotFound):
         return {}
 
 
-def _report(fleet: "LocalFleet", rows: Sequence[CertificateRow], number: int, told: Obedience) -> Revocation:
+def _told(fleet: "LocalFleet", rows: Sequence[CertificateRow], step: _Step, fresh: dict[str, bool]) -> list[Revocation]:
+    """Broker, sessions, proof; the sessions are cut before anything is proven."""
+    told = have_it_read(fleet.context.folder, step.numbers)
+    subjects: dict[tuple[str, str], list[CertificateRow]] = {}
+    for row in rows:
+        subjects.setdefault((row.authority, row.subject), []).append(row)
+    names = {(row.subject, row.device_id) for row in rows if _is_out(fleet, row)}
+    gone = cut(fleet, names, told) if told.running else {}
+    proofs = _proofs(fleet, step, told)
+    reports = [
+        _report(fleet, group, step.numbers.get(authority, 0), told, gone.get(subject), proofs.get(authority), fresh)
+        for (authority, subject), group in subjects.items()
+    ]
+    check_obeyed(told, [*reports])
+    return reports
+
+
+def _is_out(fleet: "LocalFleet", row: CertificateRow) -> bool:
+    return fleet.registry.certificate(row.serial).revoked_at is not None
+
+
+def _proofs(fleet: "LocalFleet", step: _Step, told: Obedience) -> "dict[str, Proof]":
+    if not told.reloaded or not step.canaries:
+        return {}
+    from fleetctl.platforms.local.canary import prove
+
+    return {name: prove(fleet, canary) for name, canary in step.canaries.items()}
+
+
+def _report(
+    fleet: "LocalFleet",
+    rows: Sequence[CertificateRow],
+    number: int,
+    told: Obedience,
+    gone: bool | None,
+    proof: "Proof | None",
+    fresh: dict[str, bool],
+) -> Revocation:
     held = fleet.registry.certificate(rows[-1].serial)
+    outcome = "released" if held.revoked_at is None else "held" if held.reason == HOLD else "revoked"
     return Revocation(
         subject=held.subject,
         serials=tuple(row.serial for row in rows),
-        outcome="unchanged" if all(row.revoked_at for row in rows) else "revoked",
+        outcome=outcome if any(fresh[row.serial] for row in rows) else "unchanged",
         reason=held.reason or Reason.UNSPECIFIED,
         revoked_at=held.revoked_at or "",
         crl_number=number,
         broker_running=told.running,
         broker_reloaded=told.reloaded,
-        sessions_cut=_cut(fleet, held, told) if told.running else None,
+        sessions_cut=gone,
+        refusal_proven=None if proof is None else proof.refused,
+        acceptance_proven=None if proof is None else proof.accepted,
+        detail=_detail(held, number, told, gone, proof),
     )
 
 
-def _cut(fleet: "LocalFleet", row: CertificateRow, told: Obedience) -> bool:
-    """The built-in broker cuts by itself; mosquitto keeps whom it knows, so we take the client id that a device must have."""
-    if not told.reloaded or told.engine != "mosquitto":
-        return told.reloaded
-    if row.device_id is None:
-        return False
-    from fleetctl.mqtt.session import evict
-
-    try:
-        evict(fleet.endpoint, row.device_id)
-    except FleetError:
-        return False
-    return True
-
-
-def _line(row: CertificateRow) -> crl.Revoked:
-    at = parse_rfc3339(row.revoked_at) if row.revoked_at else 0.0
-    return crl.Revoked(int(row.serial, 16), at, Reason(row.reason or Reason.UNSPECIFIED))
+def _detail(row: CertificateRow, number: int, told: Obedience, gone: bool | None, proof: "Proof | None") -> str | None:
+    """What did not happen, and what to do; None where everything did."""
+    if not number:
+        return f"no list of ours names certificates of `{row.authority}`"
+    if not told.running:
+        return ELSEWHERE
+    if not told.reloaded:
+        return f"the broker has not taken the list: {told.error}"
+    if gone is False:
+        return "a session of it may be open still: start the broker again with fleetctl broker run"
+    if proof is None:
+        return "nothing was proven: the key of its authority is not here"
+    return proof.detail

@@ -11,16 +11,8 @@ from fleetctl.model.criteria import DeviceView
 from fleetctl.model.device import Device, DevicePath, LifeCycle, check_labels
 from fleetctl.model.presence import view
 from fleetctl.model.twin import drift
-from fleetctl.platforms.devices import (
-    DeviceDetail,
-    DeviceEntry,
-    DeviceStatus,
-    Imported,
-    Provisioned,
-    Removed,
-    Replaced,
-    Transition,
-)
+from fleetctl.platforms.device_records import DeviceDetail, DeviceStatus, Imported, Provisioned, Removed, Replaced, Transition
+from fleetctl.platforms.devices import DeviceEntry
 from fleetctl.platforms.importing import Intake, import_file
 from fleetctl.platforms.memory import lifecycle
 from fleetctl.platforms.memory.held import Held

@@ -6,7 +6,7 @@ from typing import Any
 
 from fleetctl.model.device import Device, LifeCycle
 from fleetctl.model.lifecycle import check_move
-from fleetctl.platforms.devices import Step
+from fleetctl.platforms.device_records import Step
 from fleetctl.wire.presence import Presence
 from fleetctl.wire.twin import Desired, Reported
 

@@ -8,7 +8,7 @@ from fleetctl.errors import Conflict, Unavailable
 from fleetctl.model import topic as topics
 from fleetctl.model.device import Device, LifeCycle, check_level
 from fleetctl.model.topic import Channel
-from fleetctl.platforms.devices import DeviceDetail, DeviceStatus, Removed, Replaced, Transition
+from fleetctl.platforms.device_records import DeviceDetail, DeviceStatus, Removed, Replaced, Transition
 from fleetctl.platforms.memory.held import Held
 from fleetctl.wire.document import rfc3339
 

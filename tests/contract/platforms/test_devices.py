@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleetctl.errors import Conflict, FleetError, NotFound, Partial, UsageError
+from fleetctl.model.device import LifeCycle
 from fleetctl.platforms.protocol import Missing, Targets
 
 if TYPE_CHECKING:
@@ -193,3 +194,82 @@ class TestDevices:
         for word in ("p*", "p9"):
             with pytest.raises(NotFound):
                 fleet.devices.resolve(Targets((word,)), retired=True)
+
+    def test_a_device_is_suspended_and_resumed_with_reasons(self, side: "Side", fleet: "Fleet") -> None:
+        add(fleet, "p1")
+        devices = fleet.devices.resolve(Targets(("p1",)))
+        (held,) = fleet.devices.suspend(devices, why="stolen?")
+        assert (held.id, held.outcome, held.state, held.certificates, held.sessions_cut) == (
+            "p1",
+            "suspended",
+            "suspended",
+            0,
+            None,
+        )
+        assert fleet.devices.suspend(devices)[0].outcome == "unchanged"
+        side.say("acme/oslo/pump/p1/status", status(), retain=True)
+        assert fleet.devices.refresh(devices) == 0
+        assert [each.id for each in fleet.devices.list(Targets(), states=[LifeCycle.SUSPENDED])] == ["p1"]
+        assert list(fleet.devices.list(Targets(), states=[LifeCycle.ACTIVE])) == []
+
+        (back,) = fleet.devices.resume(devices, why="found")
+
+        assert (back.outcome, back.state) == ("resumed", "active")
+        assert fleet.devices.resume(devices)[0].outcome == "unchanged"
+        assert fleet.devices.refresh(devices) == 1
+        shown = fleet.devices.status("p1")
+        assert [(step.event, step.before, step.after, step.reason) for step in shown.timeline] == [
+            ("added", None, "active", None),
+            ("suspended", "active", "suspended", "stolen?"),
+            ("resumed", "suspended", "active", "found"),
+        ]
+        assert (shown.state, shown.status, shown.certificates) == ("active", "online", ())
+        assert shown.idle is not None
+
+    def test_a_retired_device_never_comes_back(self, fleet: "Fleet") -> None:
+        add(fleet, "p1")
+        add(fleet, "p2")
+        gone = fleet.devices.resolve(Targets(("p1",)))
+        fleet.devices.remove(gone, why="scrapped")
+        both = [*fleet.devices.resolve(Targets(("p2",))), *gone]
+        for step in (fleet.devices.suspend, fleet.devices.resume):
+            with pytest.raises(Conflict):
+                step(both)
+        assert fleet.devices.show("p2").state == "active"
+        with pytest.raises(NotFound):
+            fleet.devices.replace("p1", "SN2")
+        assert fleet.devices.status("p1").timeline[-1].reason == "scrapped"
+        with pytest.raises(NotFound):
+            fleet.devices.status("p9")
+
+    def test_another_unit_takes_the_place_of_the_old_one(self, side: "Side", fleet: "Fleet") -> None:
+        add(fleet, "p1", site="north")
+        add(fleet, "p2")
+        devices = fleet.devices.resolve(Targets(("p1",)))
+        fleet.twins.set(devices, {"a": 1})
+        side.say("acme/oslo/pump/p1/status", status(), retain=True)
+        fleet.devices.refresh(devices)
+
+        done = fleet.devices.replace("p1", "SN1", why="broken")
+
+        assert (done.outcome, done.serial, done.was, done.state, done.cleared) == ("replaced", "SN1", None, "manufactured", True)
+        assert side.retained("acme/oslo/pump/p1/status") is None
+        assert side.retained("acme/oslo/pump/p1/twin/desired") is not None
+        shown = fleet.devices.show("p1")
+        assert (shown.serial, shown.status, dict(shown.labels), shown.desired_version) == ("SN1", "unknown", {"site": "north"}, 1)
+        assert fleet.devices.replace("p1", "SN1").outcome == "unchanged"
+        assert fleet.devices.replace("p1", "SN2").was == "SN1"
+        with pytest.raises(Conflict, match="`SN2` is that of device `p1`"):
+            fleet.devices.replace("p2", "SN2")
+        with pytest.raises(UsageError, match="serial"):
+            fleet.devices.replace("p2", "a/b")
+
+    def test_all_or_nothing_of_a_file(self, fleet: "Fleet", tmp_path: Path) -> None:
+        path = tmp_path / "devices.csv"
+        path.write_text("id,type,location\np1,pump,oslo\nb/2,pump,oslo\np3,pump,oslo\n")
+        with pytest.raises(FleetError, match="nothing was added"):
+            fleet.devices.import_file(path, atomic=True, errors=tmp_path / "refused.jsonl")
+        assert list(fleet.devices.list(Targets())) == []
+        assert json.loads((tmp_path / "refused.jsonl").read_text())["line"] == 3
+        path.write_text("id,type,location\np1,pump,oslo\np3,pump,oslo\n")
+        assert fleet.devices.import_file(path, atomic=True).added == 2

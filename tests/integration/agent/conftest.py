@@ -28,7 +28,7 @@ from fleetctl.keys.cose import Signer, trust_key
 from fleetctl.keys.store import generate_key, public_pem, save_key
 from fleetctl.keys.trust import sign_assignment, sign_manifest, sign_trust
 from fleetctl.model import topic
-from fleetctl.model.access import device_rules, fleet_rules
+from fleetctl.model.access import claim_rules, device_rules, fleet_rules
 from fleetctl.model.device import DevicePath
 from fleetctl.model.topic import Channel
 from fleetctl.mqtt.broker import BrokerConfig, Listener, find_mosquitto
@@ -39,13 +39,13 @@ from fleetctl.mqtt.session import Session
 from fleetctl.ota.server import ArtifactServer
 from fleetctl.wire import bundle
 from fleetctl.wire.assignment import Assignment
-from fleetctl.wire.bundle import BundleConfig
+from fleetctl.wire.bundle import BundleConfig, ClaimConfig
 from fleetctl.wire.desired import pack
 from fleetctl.wire.manifest import Manifest
 from fleetctl.wire.trust import TrustDocument
 
 TENANT = "acme"
-DAY = dt.timedelta(days=1)
+DAY, MINUTE = dt.timedelta(days=1), dt.timedelta(minutes=1)
 HEALTHY = b"#!/bin/sh\nexit 0\n"
 BROKEN = b"#!/bin/sh\necho pump does not answer >&2\nexit 1\n"
 QUICK = Settings(heartbeat=0.5, telemetry=0.3, reboot_delay=0.1, backoff=0.1)
@@ -72,6 +72,17 @@ class Authority:
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return x509.CertificateBuilder(self.subject, subject, key, x509.random_serial_number(), now - DAY, now + DAY)
+
+    def certify(self, path: DevicePath, key: Any, life: dt.timedelta = 2 * DAY, begins: dt.timedelta = -MINUTE) -> bytes:
+        """A device certificate as the fleet's own authority would write it."""
+        now = dt.datetime.now(dt.UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, path.device_id)])
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"urn:fleetctl:{path}")])
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        builder = x509.CertificateBuilder(
+            self.subject, subject, key, x509.random_serial_number(), now + begins, now + begins + life
+        )
+        return self._signed(builder.add_extension(usage, critical=False).add_extension(names, critical=False))
 
     def _signed(self, builder: x509.CertificateBuilder) -> bytes:
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
@@ -103,18 +114,23 @@ class Fleet:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.devices, self.services = Authority(folder / "devices", "device ca"), Authority(folder / "services", "fleet ca")
+        self.claims = Authority(folder / "claims", "claim ca")
         self.root, self.release_key, self.rollout_key = (Signer(generate_key()) for _ in range(3))
         self.trust = self.trust_document(1)
         cert, key, ca = folder / "broker.pem", folder / "broker.key", self.devices.folder / "ca.pem"
         self.services.issue("broker", cert, key, server=True)
         self.services.issue("op:test", folder / "operator.pem", folder / "operator.key")
-        ports = free_ports(2)
-        rules = ((device_rules(TENANT), self.devices), (fleet_rules(TENANT), self.services))
-        device, services = (
-            Listener("127.0.0.1", port, cert, key, authority.folder / "ca.pem", authority.folder / "crl.pem", allowed, bound)
-            for port, (allowed, authority), bound in zip(ports, rules, (True, False), strict=True)
+        ports = free_ports(3)
+        rules = (
+            (device_rules(TENANT), self.devices),
+            (fleet_rules(TENANT), self.services),
+            (claim_rules(TENANT), self.claims),
         )
-        self.config = BrokerConfig(device, services, folder / "broker")
+        device, services, claims = (
+            Listener("127.0.0.1", port, cert, key, authority.folder / "ca.pem", authority.folder / "crl.pem", allowed, bound)
+            for port, (allowed, authority), bound in zip(ports, rules, (True, False, False), strict=True)
+        )
+        self.config = BrokerConfig(device, services, folder / "broker", claims=replace(claims, transient=True))
         self.engine = Mosquitto(self.config)
         self.store = folder / "store"
         (self.store / "sha256").mkdir(parents=True)
@@ -140,6 +156,19 @@ class Fleet:
         broker, artifacts = f"mqtts://localhost:{self.config.device.port}", f"https://localhost:{self.server.port}"
         config = BundleConfig.of(self.path(device), broker, artifacts, 900.0)
         (place / bundle.CONFIG).write_text(bundle.render_yaml(config))
+        return place
+
+    def claim(self, name: str, place: Path, enrol: str | None = None) -> Path:
+        """A claim bundle."""
+        place.mkdir(parents=True)
+        self.claims.issue(f"claim:{name}", place / bundle.CLAIM_CERTIFICATE, place / bundle.CLAIM_KEY)
+        (place / bundle.AUTHORITY).write_bytes((self.services.folder / "ca.pem").read_bytes())
+        (place / bundle.TRUST).write_bytes(self.trust)
+        (place / bundle.ROOT).write_bytes(public_pem(self.root.public_key))
+        listeners = (self.config.claims, self.config.device)
+        broker, device = (f"mqtts://localhost:{one.port}" for one in listeners if one is not None)
+        config = ClaimConfig(TENANT, name, broker, device, f"https://localhost:{self.server.port}", 900.0, enrol)
+        (place / bundle.CLAIM_CONFIG).write_text(bundle.render_claim_yaml(config))
         return place
 
     def release(
@@ -245,6 +274,20 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             yield made
     finally:
         made.engine.stop()
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Running]]:
+    """Runs what yields events until it is told to stop, and ends it with the test."""
+    running: list[Running] = []
+
+    def begin(events: Callable[[threading.Event], Iterator[dict[str, Any]]]) -> Running:
+        running.append(Running(events))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.end()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from fleetctl.agent.actor import Actor
 from fleetctl.agent.download import Artifacts
+from fleetctl.agent.home import Home
 from fleetctl.agent.selftest import always_healthy
 from fleetctl.agent.storage import RESERVE, Storage
 from fleetctl.agent.updater import Clock, Outcome
@@ -97,7 +98,7 @@ def test_what_cannot_be_stored_is_tried_ever_more_slowly_and_never_done_twice(
 
     monkeypatch.setattr(bench.storage, "save", scarce)
     loop = HandLoop(Clock(lambda: bench.now, lambda: bench.now), end)
-    actor = Actor(loop, lambda: bench.device)  # type: ignore[arg-type]
+    actor = Actor(loop, Home(bench.folder, identity=bench.identity), lambda _: bench.device)  # type: ignore[arg-type]
     actor.begin()
     bench.assign(keys.desired(keys.manifest(b"new image")))
     for _ in range(3000):

@@ -9,7 +9,7 @@ from fleetctl.cli import main
 from fleetctl.cli.parser import Command, Context
 
 PACKAGE = Path(__file__).parents[3] / "fleetctl"
-NAMED = re.compile(r"\bfleetctl ([a-z]+)(?: ([a-z]+))?((?: [^,;:`\n]*)?)")
+NAMED = re.compile(r"\bfleetctl ([a-z]+)((?: [^,;:`\n]*)?)")
 PROSE = {"connects", "dials", "is", "registry", "uses"}
 QUOTED = re.compile(r"'[^']*'")
 
@@ -36,20 +36,28 @@ def texts() -> Iterator[tuple[str, str]]:
                 yield str(path.relative_to(PACKAGE)), node.value
 
 
+def named(first: str, rest: str, known: dict[str, Command]) -> tuple[str, list[str]]:
+    """The command that the words begin with, and the words behind it."""
+    words = [first, *rest.split()]
+    length = max((size for size in (1, 2, 3) if " ".join(words[:size]) in known), default=0)
+    return " ".join(words[:length]), words[length:]
+
+
 def test_every_command_that_is_named_exists() -> None:
     known = commands()
     wrong = []
     for place, text in texts():
-        for first, second, rest in NAMED.findall(QUOTED.sub("", text)):
-            if first in PROSE and not second:
+        for first, rest in NAMED.findall(QUOTED.sub("", text)):
+            words, behind = named(first, rest, known)
+            if not words:
+                if first not in PROSE:
+                    wrong.append(f"{place}: fleetctl {first}")
                 continue
-            words = f"{first} {second}".strip() if f"{first} {second}" in known else first
-            command = known.get(words)
-            is_bare_group = command is not None and hasattr(command, "list_commands") and second and words == first
-            if (command is None and first not in PROSE) or is_bare_group:
-                wrong.append(f"{place}: fleetctl {first} {second}")
+            command = known[words]
+            if hasattr(command, "list_commands") and behind and re.fullmatch("[a-z][a-z-]+", behind[0]):
+                wrong.append(f"{place}: fleetctl {words} {behind[0]}")
                 continue
-            options = {opt for param in getattr(command, "params", []) for opt in param.opts}
-            used = [word.strip("'\"()").split("=")[0] for word in rest.split() if word.startswith("--")]
-            wrong += [f"{place}: fleetctl {words} {word}" for word in used if words in known and word not in options | {"--help"}]
+            options = {opt for param in command.params for opt in param.opts}
+            used = [word.strip("'\"()").split("=")[0] for word in behind if word.startswith("--")]
+            wrong += [f"{place}: fleetctl {words} {word}" for word in used if word not in options | {"--help"}]
     assert not wrong, "\n".join(wrong)

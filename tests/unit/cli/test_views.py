@@ -5,22 +5,65 @@ from typing import Any
 
 import pytest
 
-from fleetctl.cli import broker, certs, init, issuing, ota, provision, publish, rollouts, tail, twin
-from fleetctl.platforms import devices, messages, twins, updates
+from fleetctl.cli import (
+    batch,
+    broker,
+    ca,
+    certs,
+    claim,
+    crl,
+    enrolment,
+    factory,
+    init,
+    issuing,
+    lifecycle,
+    ota,
+    profile,
+    provision,
+    publish,
+    renewing,
+    rollouts,
+    tail,
+    token,
+    twin,
+)
+from fleetctl.mqtt.settings import Finding
+from fleetctl.platforms import device_records, devices, messages, twins, updates
+from fleetctl.platforms.local.applying import Applied
+from fleetctl.platforms.local.batches import BatchEntry, BatchReport, ProfileEntry
 from fleetctl.platforms.local.broker import BrokerEvent
 from fleetctl.platforms.local.bulk import BulkIssued
 from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
+from fleetctl.platforms.local.enrolment.approval import Decision, PendingEnrolment, Reset
+from fleetctl.platforms.local.enrolment.claims import Claim, ClaimMade, ClaimRevoked
+from fleetctl.platforms.local.enrolment.events import ServeEvent
 from fleetctl.platforms.local.init import ContextMade
+from fleetctl.platforms.local.manufacture import Manufactured
+from fleetctl.platforms.local.overview import AuthorityEntry, Exported, ListStatus
+from fleetctl.platforms.local.rendering import RenderedFile
+from fleetctl.platforms.local.renewal import Renewed
 from fleetctl.platforms.local.revocation import Revocation
 from fleetctl.platforms.local.signing import RequestMade, Signed
+from fleetctl.platforms.local.succession import AuthorityChange
+from fleetctl.platforms.local.tokens import NewToken, TokenEntry, TokenRevoked
 from fleetctl.present.view import View, camel
 
 PAIRS: list[tuple[View, Any]] = [
+    (token.NEW, NewToken),
+    (token.TOKEN, TokenEntry),
+    (token.REVOKED, TokenRevoked),
     (provision.DEVICE, devices.DeviceEntry),
-    (provision.DETAIL, devices.DeviceDetail),
-    (provision.PROVISIONED, devices.Provisioned),
-    (provision.IMPORTED, devices.Imported),
-    (provision.REMOVED, devices.Removed),
+    (provision.DETAIL, device_records.DeviceDetail),
+    (provision.PROVISIONED, device_records.Provisioned),
+    (provision.IMPORTED, device_records.Imported),
+    (provision.REMOVED, device_records.Removed),
+    (lifecycle.STATUS, device_records.DeviceStatus),
+    (lifecycle.TRANSITION, device_records.Transition),
+    (lifecycle.REPLACED, device_records.Replaced),
+    (batch.BATCH, BatchEntry),
+    (batch.REPORT, BatchReport),
+    (profile.PROFILE, ProfileEntry),
+    (factory.MANUFACTURED, Manufactured),
     (twin.TWIN, twins.Twin),
     (twin.CHANGE, twins.TwinChange),
     (twin.DIFFERENCE, twins.TwinDifference),
@@ -33,12 +76,27 @@ PAIRS: list[tuple[View, Any]] = [
     (certs.CERTIFICATE, CertificateEntry),
     (certs.DETAIL, CertificateDetail),
     (issuing.ISSUED, Issued),
+    (renewing.RENEWED, Renewed),
     (issuing.BULK, BulkIssued),
     (issuing.SIGNED, Signed),
     (issuing.REQUEST, RequestMade),
     (certs.REVOCATION, Revocation),
+    (ca.AUTHORITY, AuthorityEntry),
+    (ca.CHANGE, AuthorityChange),
+    (ca.EXPORTED, Exported),
+    (crl.LIST, ListStatus),
     (init.MADE, ContextMade),
     (broker.EVENT, BrokerEvent),
+    (claim.CLAIM, Claim),
+    (claim.MADE, ClaimMade),
+    (claim.REVOKED, ClaimRevoked),
+    (enrolment.EVENT, ServeEvent),
+    (enrolment.PENDING, PendingEnrolment),
+    (enrolment.DECISION, Decision),
+    (enrolment.RESET, Reset),
+    (broker.FILE, RenderedFile),
+    (broker.FINDING, Finding),
+    (broker.APPLIED, Applied),
 ]
 
 

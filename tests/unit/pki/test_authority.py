@@ -142,7 +142,7 @@ def test_an_authority_is_read_back_with_its_chain(tmp_path: Path, root: Authorit
     save_key(tmp_path / "r.key", root.key)
     (tmp_path / "chain.pem").write_bytes(pem(*issuing.chain))
     assert Authority.load(DEVICE_ISSUING, tmp_path / "i.key", tmp_path / "chain.pem").chain == issuing.chain
-    assert Authority.load(DEVICE_ROOT, tmp_path / "r.key", tmp_path / "chain.pem", skip=1).chain == root.chain
+    assert Authority.load(DEVICE_ROOT, tmp_path / "r.key", tmp_path / "chain.pem").chain == root.chain
     assert issuing.issuers == (issuing.certificate,)
     assert root.issuers == ()
 

@@ -30,7 +30,7 @@ def test_an_empty_list_is_a_list(authority: Authority) -> None:
     assert made.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 1
 
 
-def test_a_list_is_good_for_ten_years_from_now_and_began_a_day_ago(authority: Authority) -> None:
+def test_a_list_is_good_for_a_year_from_now_and_began_a_day_ago(authority: Authority) -> None:
     made = parsed(crl.build(authority, [], 1, int(crl.first_date(NOW))))
     assert made.last_update_utc.timestamp() == NOW - crl.BACKDATE
     assert made.next_update_utc is not None

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from fleetctl.errors import Malformed, Untrusted, UsageError
-from fleetctl.pki.csr import CSR_LIMIT, SigningKey, WeakKey, checked_key, make_csr, normalised, parse_csr, spki_of
+from fleetctl.pki.csr import CSR_LIMIT, WeakKey, checked_key, make_csr, normalised, parse_csr, spki_of
+from fleetctl.pki.extensions import AuthorityKey
 
 DER, PEM = serialization.Encoding.DER, serialization.Encoding.PEM
 
@@ -44,7 +45,7 @@ def as_tpm2_openssl_writes(der: bytes) -> bytes:
     ],
     ids=["p256", "p384", "ed25519", "rsa2048"],
 )
-def test_a_request_is_read_as_pem_and_as_der(key: SigningKey) -> None:
+def test_a_request_is_read_as_pem_and_as_der(key: AuthorityKey) -> None:
     pem = make_csr(key, "pump-7", "nonce")
     for data in (pem, as_der(pem), b"some words before it\n" + pem):
         request = parse_csr(data)
