@@ -31,6 +31,7 @@ DEVICE = View(
         Field("createdAt", help="When it was added.", wide=True),
         Field("serial", help="Its maker's.", wide=True, nullable=True),
         Field("batch", help="The factory batch that it is of.", wide=True, nullable=True),
+        Field("certificateEnds", help="When the last of its certificates that is not revoked does.", wide=True, nullable=True),
     ),
 )
 DETAIL = View(
@@ -55,6 +56,7 @@ DETAIL = View(
         Field("serial", help="Its maker's.", nullable=True),
         Field("batch", help="The factory batch that it is of.", nullable=True),
         Field("profile", help="What it is given when it enrols.", nullable=True),
+        Field("certificateEnds", help="When the last of its certificates that is not revoked does.", nullable=True),
     ),
 )
 PROVISIONED = View(

@@ -7,12 +7,13 @@
 
 `!=` and `notin` are the opposites of `=` and `in`, so they also match a device that has no such value; an order (`<`, `>=`, …)
 never matches an absent value. A bare field asks whether there is one. Values may be globs, unless they are quoted.
+`group=NAME` stands for the selector that is saved under the name; where none is, and as `label.group`, it is a label.
 """
 
 import heapq
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fleetctl.errors import UsageError
@@ -21,6 +22,8 @@ from fleetctl.model.device import printable, rank
 
 DEPTH_LIMIT = 50
 LENGTH_LIMIT = 20_000
+GROUPS_LIMIT = 200
+GROUP = "group"
 _TOKEN = re.compile(
     r"""\s*(?:(?P<punctuation>[(),])|(?P<operator><=|>=|!=|==|=|<|>|!)|(?P<quoted>"(?:[^"\\]|\\["\\])*")|(?P<word>[^\s(),=<>!"]+))"""
 )
@@ -49,7 +52,17 @@ class Either:
         return any(part.holds(view) for part in self.parts)
 
 
-Node = All | Either | Criterion
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part does not hold."""
+
+    part: "Node"
+
+    def holds(self, view: DeviceView) -> bool:
+        return not self.part.holds(view)
+
+
+Node = All | Either | Not | Criterion
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +86,79 @@ class Selector:
         return any(field in ("status", "firmware", "idle") or field.startswith("twin.") for field in self.fields)
 
 
-def parse(text: str) -> Selector:
-    """Raises `UsageError` that says what is wrong and where (columns count from 1); an empty selector is never everything."""
+def parse(text: str, groups: Mapping[str, str] | None = None) -> Selector:
+    """Raises `UsageError` that says what is wrong and where (columns count from 1); an empty selector is never everything.
+
+    `groups` are selectors by the names that they are saved under.
+    """
+    return Selector(text, _parsed(text, _Saved(groups or {})))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`10%` or `25` devices."""
+
+    count: int | None = None
+    percent: float = 0.0
+
+    @classmethod
+    def parse(cls, size: str) -> "Share":
+        """Raises `UsageError`."""
+        found = re.fullmatch(r"(\d{1,12})|(\d{1,3}(?:\.\d{1,9})?)%", size)
+        if found is None or (found[2] and not 0 < float(found[2]) <= 100) or found[1] == "0":
+            raise UsageError(f"{printable(size)} is not a limit", "write a number of devices (25) or a share of them (10%)")
+        return cls(int(found[1])) if found[1] else cls(None, float(found[2]))
+
+    def of(self, total: int) -> int:
+        """How many of so many that is; a share is rounded up."""
+        return self.count if self.count is not None else -int(-total * self.percent // 100)
+
+
+def first(ids: Iterable[str], count: int) -> set[str]:
+    """So many of the ids, chosen by hash, so that fewer of a set are always a part of more of it."""
+    return {name for _, name in heapq.nsmallest(count, ((rank(name), name) for name in ids))}
+
+
+def limit(ids: Sequence[str], size: str) -> list[str]:
+    """`10%` or `25` of the ids, in their order."""
+    chosen = first(ids, Share.parse(size).of(len(ids)))
+    return [name for name in ids if name in chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """Saved selectors; `inside` are the names of those that are being read, `read` of all that were."""
+
+    groups: Mapping[str, str]
+    inside: tuple[str, ...] = ()
+    read: list[str] = field(default_factory=list)
+
+    def parsed(self, name: str) -> "Node":
+        if name in self.inside:
+            raise UsageError(
+                f"group `{self.inside[0]}` is made of itself: {' > '.join((*self.inside, name))}",
+                f"fleetctl groups delete {self.inside[-1]}",
+            )
+        self.read.append(name)
+        if len(self.read) > GROUPS_LIMIT:
+            raise UsageError(f"the selector stands for more than {GROUPS_LIMIT} groups", "see fleetctl groups list")
+        try:
+            return _parsed(self.groups[name], _Saved(self.groups, (*self.inside, name), self.read))
+        except UsageError as error:
+            if self.inside or error.message.startswith("group "):
+                raise
+            raise UsageError(f"group `{name}` cannot be read: {error.message}", f"see fleetctl groups show {name}") from error
+
+
+def _parsed(text: str, saved: _Saved) -> "Node":
     if not text.strip():
         raise UsageError("an empty selector selects nothing", "-l 'type=*' selects every device")
     if len(text) > LENGTH_LIMIT:
         raise UsageError(f"the selector is longer than {LENGTH_LIMIT} characters", "put the ids in a file and name it: @FILE")
-    parser = _Parser(_tokens(text))
+    parser = _Parser(_tokens(text), saved)
     root = parser.either(0)
     parser.finish()
-    return Selector(text, root)
-
-
-def limit(ids: Sequence[str], size: str) -> list[str]:
-    """`10%` or `25` of the ids, in their order: chosen by hash, so that 10 % of a set is always a part of 20 % of it."""
-    found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", size)
-    if found is None or (found[2] and not 0 < float(found[2]) <= 100) or found[1] == "0":
-        raise UsageError(f"{printable(size)} is not a limit", "write a number of devices (25) or a share of them (10%)")
-    count = int(found[1]) if found[1] else -int(-len(ids) * float(found[2]) // 100)
-    chosen = set(heapq.nsmallest(count, ids, key=lambda name: (rank(name), name)))
-    return [name for name in ids if name in chosen]
+    return root
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +188,9 @@ def _tokens(text: str) -> list[_Token]:
 class _Parser:
     """Recursive descent over the tokens of one selector; the grammar is at the top of this file."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: list[_Token], saved: _Saved) -> None:
         self._tokens = tokens
+        self._saved = saved
         self._next = 0
 
     def either(self, depth: int) -> Node:
@@ -135,7 +202,8 @@ class _Parser:
             raise self._unexpected()
 
     def _all(self, depth: int) -> Node:
-        parts = self._separated(lambda: self._part(depth), ",", "and")
+        found = self._separated(lambda: self._part(depth), ",", "and")
+        parts = tuple(each for part in found for each in (part.parts if isinstance(part, All) else (part,)))
         return parts[0] if len(parts) == 1 else All(parts)
 
     def _part(self, depth: int) -> Node:
@@ -155,7 +223,19 @@ class _Parser:
             return criterion(field.text, "absent", [], field.at)
         return self._comparison(field)
 
-    def _comparison(self, field: _Token) -> Criterion:
+    def _comparison(self, field: _Token) -> Node:
+        asked = self._criterion(field)
+        if field.text != GROUP or asked.operator not in ("=", "in", "!=", "notin"):
+            return asked
+        names = [operand.text for operand in asked.operands if operand.text in self._saved.groups]
+        if not names:
+            return asked
+        rest = tuple(operand for operand in asked.operands if operand.text not in self._saved.groups)
+        parts = [self._saved.parsed(name) for name in names] + ([Criterion(asked.field, "in", rest)] if rest else [])
+        either = parts[0] if len(parts) == 1 else Either(tuple(parts))
+        return either if asked.operator in ("=", "in") else Not(either)
+
+    def _criterion(self, field: _Token) -> Criterion:
         operator = self._peek
         if operator.kind == "word" and operator.text in ("in", "notin"):
             self._next += 1
@@ -208,5 +288,5 @@ def _fields(node: Node) -> Iterable[str]:
     if isinstance(node, Criterion):
         yield node.field
         return
-    for part in node.parts:
+    for part in (node.part,) if isinstance(node, Not) else node.parts:
         yield from _fields(part)

@@ -27,6 +27,7 @@ class DeviceDetail:
     serial: str | None = None
     batch: str | None = None
     profile: str | None = None
+    certificate_ends: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

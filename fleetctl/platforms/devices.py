@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DeviceEntry:
-    """A device in a list; `status` is a reader's view, `drift` None until something is desired and reported."""
+    """A device in a list; `status` is a reader's view, `drift` None until something is desired and reported.
+
+    `certificate_ends` is when the last of its certificates that is not revoked does.
+    """
 
     id: str
     type: str
@@ -28,6 +31,7 @@ class DeviceEntry:
     created_at: str
     serial: str | None = None
     batch: str | None = None
+    certificate_ends: str | None = None
 
 
 class Devices(Protocol):

@@ -1,7 +1,7 @@
 """Takes in what a file names, the good lines or none, and says which lines were refused and why."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,10 @@ from fleetctl.wire.document import dump_json
 BATCH = 500
 ERRORS_SHOWN = 100
 
+PAGE = 5000
+"""How many lines a registry takes in at once where nothing else is made for them."""
+
+Taken = str | RefusedRow
 Transaction = Callable[[], AbstractContextManager[None]]
 
 
@@ -33,8 +37,14 @@ class _NotAll(Exception):
     """Takes back what an atomic import has added."""
 
 
-def import_file(devices: Devices, path: Path, bundles: Path | None, intake: Intake) -> Imported:
-    """Add the devices of a file; importing the file again continues it.
+def import_file(
+    devices: Devices,
+    path: Path,
+    bundles: Path | None,
+    intake: Intake,
+    page: Callable[[Sequence[Row]], Sequence[Taken]] | None = None,
+) -> Imported:
+    """Add the devices of a file; importing the file again continues it. `page` adds many at once, where a platform can.
 
     Raises:
         UsageError: the file is neither .csv nor .jsonl, or its header lacks a column.
@@ -48,6 +58,8 @@ def import_file(devices: Devices, path: Path, bundles: Path | None, intake: Inta
         )
         return done.outcome
 
+    if bundles is None and page is not None:
+        return take_pages(read_rows(path, DEVICES), page, path, intake)
     if bundles is None or not intake.atomic:
         return take_in(read_rows(path, DEVICES), lambda row: add(row, bundles and bundles / row.fields["id"]), path, intake)
     report = take_in(read_rows(path, DEVICES), lambda row: add(row, None), path, intake)
@@ -61,44 +73,64 @@ def take_in(rows: Iterator[Row], take: Callable[[Row], str], path: Path, intake:
     Raises:
         Partial, FleetError: some or all were refused, or one where all had to be taken; the report is in the error.
     """
+    return _counted(lambda: _outcomes(rows, lambda page: [_taken(row, take) for row in page], intake, BATCH), path, intake)
+
+
+def take_pages(rows: Iterator[Row], take: Callable[[Sequence[Row]], Sequence[Taken]], path: Path, intake: Intake) -> Imported:
+    """The same with a `take` that is given many rows that can be read, and says of each what became of it."""
+
+    def taken(page: Sequence[Row]) -> Iterator[Taken]:
+        done = iter(take([row for row in page if not row.error]))
+        return (refused(row, row.error) if row.error else next(done) for row in page)
+
+    return _counted(lambda: _outcomes(rows, taken, intake, PAGE), path, intake)
+
+
+def refused(row: Row, why: str) -> RefusedRow:
+    return RefusedRow(row.line, row.name, why)
+
+
+def _counted(outcomes: Callable[[], Iterator[Taken]], path: Path, intake: Intake) -> Imported:
     counts = {"added": 0, "unchanged": 0}
     errors: list[RefusedRow] = []
-    refused = 0
+    lost = 0
     with _written(intake.errors) as keep:
         try:
             with intake.transaction() if intake.atomic else nullcontext():
-                for outcome in _outcomes(rows, take, intake):
+                for outcome in outcomes():
                     if isinstance(outcome, str):
                         counts[outcome] += 1
                         continue
-                    refused += 1
+                    lost += 1
                     keep(outcome)
                     errors += [outcome] if len(errors) < ERRORS_SHOWN else []
-                if refused and intake.atomic:
+                if lost and intake.atomic:
                     raise _NotAll
         except _NotAll:
             counts["added"] = 0
-    return _judged(Imported(counts["added"], counts["unchanged"], refused, tuple(errors)), path, intake)
+    return _judged(Imported(counts["added"], counts["unchanged"], lost, tuple(errors)), path, intake)
 
 
-def _outcomes(rows: Iterator[Row], take: Callable[[Row], str], intake: Intake) -> Iterator[str | RefusedRow]:
-    """Each batch is one transaction: the lines before one that stops everything stay."""
-    while batch := list(itertools.islice(rows, BATCH)):
+def _outcomes(
+    rows: Iterator[Row], take: Callable[[Sequence[Row]], Iterable[Taken]], intake: Intake, size: int
+) -> Iterator[Taken]:
+    """Each page is one transaction: the lines before one that stops everything stay."""
+    while page := list(itertools.islice(rows, size)):
         with intake.transaction():
-            done = [_taken(row, take) for row in batch]
+            done = list(take(page))
         yield from done
-        intake.progress(len(batch))
+        intake.progress(len(page))
 
 
-def _taken(row: Row, take: Callable[[Row], str]) -> str | RefusedRow:
+def _taken(row: Row, take: Callable[[Row], str]) -> Taken:
     if row.error:
-        return RefusedRow(row.line, row.name, row.error)
+        return refused(row, row.error)
     try:
         return take(row)
     except FleetError as error:
         if type(error) is FleetError or error.status > 5:
             raise
-        return RefusedRow(row.line, row.name, error.message)
+        return refused(row, error.message)
 
 
 @contextmanager

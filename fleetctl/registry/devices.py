@@ -4,18 +4,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from fleetctl.errors import Conflict, NotFound
+from fleetctl.errors import Conflict, FleetError, NotFound, UsageError
 from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, printable, rank
 from fleetctl.model.presence import Sighting, supersedes
 from fleetctl.registry.database import Row, marks, pages, upsert
-from fleetctl.registry.timeline import Timeline, TimelineRow
+from fleetctl.registry.timeline import Timeline
 
 PAGE = 500
 """How many rows a stream reads at a time."""
 
 _COLUMNS = """SELECT d.id, d.tenant, d.location, d.type, d.state, d.created_at,
     p.status, p.session, p.firmware, p.digest, p.heartbeat, p.received_at, t.version, t.desired, r.version, r.reported,
-    d.serial, d.batch, d.profile
+    d.serial, d.batch, d.profile,
+    (SELECT max(c.not_after) FROM certificates c WHERE c.device_id = d.id AND c.revoked_at IS NULL)
 """
 _HEARD = """LEFT JOIN presence p ON p.device_id = d.id LEFT JOIN twins t ON t.device_id = d.id
     LEFT JOIN reported r ON r.device_id = d.id
@@ -23,7 +24,7 @@ _HEARD = """LEFT JOIN presence p ON p.device_id = d.id LEFT JOIN twins t ON t.de
 
 
 class DeviceRecord(NamedTuple):
-    """A device with what was last heard of it."""
+    """A device with what was last heard of it; `certificate_ends` is when the last of its good certificates does."""
 
     device: Device
     sighting: Sighting | None = None
@@ -31,6 +32,7 @@ class DeviceRecord(NamedTuple):
     desired: Mapping[str, Any] | None = None
     reported_version: int | None = None
     reported: Mapping[str, Any] | None = None
+    certificate_ends: str | None = None
 
 
 _PRESENCE = upsert("presence", "device_id", "status", "session", "firmware", "digest", "heartbeat", "document", "received_at")
@@ -51,18 +53,62 @@ class Devices(Timeline):
                 _check_same(held, device, labels)
                 return False
             self._check_serial(device)
-            path = device.path
-            self.write(
-                "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
-                (
-                    *(device.id, path.tenant, path.location, path.device_type, device.state, device.created_at),
-                    *(device.serial, device.batch, device.profile, rank(device.id)),
-                ),
-            )
-            self._add(device.id, TimelineRow(device.created_at, "added", None, device.state, None, actor))
-            for key, value in labels.items():
-                self.write("INSERT INTO labels VALUES (?, ?, ?, ?)", (device.id, key, value, rank(device.id)))
+            self._insert([(device, labels)], actor)
         return True
+
+    def add_devices(self, devices: Sequence[Device], *, actor: str | None = None) -> list[bool | FleetError]:
+        """What `add_device` says or raises of each, in one transaction; those that are refused do not stop the others."""
+        outcomes: dict[int, bool | FleetError] = {}
+        new: dict[str, tuple[Device, dict[str, str]]] = {}
+        with self.transaction():
+            known = self._known([device.id for device in devices])
+            later = []
+            for index, device in enumerate(devices):
+                if device.id in known or device.id in new or device.serial is not None:
+                    later.append(index)
+                    continue
+                try:
+                    new[device.id] = device, check_labels(device.labels)
+                except UsageError as error:
+                    outcomes[index] = error
+            self._insert(list(new.values()), actor)
+            for index in later:
+                outcomes[index] = self._tried(devices[index], actor)
+        return [outcomes.get(index, True) for index in range(len(devices))]
+
+    def _tried(self, device: Device, actor: str | None) -> bool | FleetError:
+        try:
+            return self.add_device(device, actor=actor)
+        except (Conflict, UsageError) as error:
+            return error
+
+    def _known(self, ids: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        for page in pages(ids):
+            found.update(row[0] for row in self.read(f"SELECT id FROM devices WHERE id IN ({marks(page)})", page))  # noqa: S608
+        return found
+
+    def _insert(self, devices: Sequence[tuple[Device, Mapping[str, str]]], actor: str | None) -> None:
+        """New devices with their checked labels and the first step of their lives."""
+        ranks = [rank(device.id) for device, _ in devices]
+        self.write_many(
+            "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
+            [
+                (
+                    *(device.id, device.path.tenant, device.path.location, device.path.device_type),
+                    *(device.state, device.created_at, device.serial, device.batch, device.profile, place),
+                )
+                for (device, _), place in zip(devices, ranks, strict=True)
+            ],
+        )
+        self._begin_lives([(device.id, device.created_at, device.state) for device, _ in devices], actor)
+        labels = [
+            (device.id, key, value, place)
+            for (device, labels), place in zip(devices, ranks, strict=True)
+            for key, value in labels.items()
+        ]
+        if labels:
+            self.write_many("INSERT INTO labels VALUES (?, ?, ?, ?)", labels)
 
     def retire_device(self, device_id: str, at: str, *, reason: str | None = None, actor: str | None = None) -> bool:
         """Keep the record and the id, but the device is no longer part of the fleet; False if it was retired already."""
@@ -94,6 +140,15 @@ class Devices(Timeline):
         if device.state is LifeCycle.RETIRED:
             raise NotFound(f"device `{device_id}` was removed from the fleet", f"see fleetctl provision show {device_id}")
         return device
+
+    def check_named(self, ids: Sequence[str], *, retired: bool = False) -> None:
+        """Raises `NotFound` as `active_device` does, or with `retired` as `device` does, for the first of them that it would."""
+        for page in pages(ids):
+            statement = f"SELECT id, state FROM devices WHERE id IN ({marks(page)})"  # noqa: S608
+            states = {row[0]: row[1] for row in self.read(statement, page)}
+            for name in page:
+                if name not in states or (not retired and states[name] == LifeCycle.RETIRED):
+                    self.device(name) if retired else self.active_device(name)
 
     def knows(self, path: DevicePath) -> bool:
         """Whether a device that is believed lives at exactly that path: what comes from anywhere else is not taken in."""
@@ -199,7 +254,7 @@ class Devices(Timeline):
         device = Device(path, labels, LifeCycle(row[4]), row[5], *row[16:19])
         sighting = None if row[6] is None else Sighting(*row[6:12])
         desired, reported = (None if text is None else self.parse(text) for text in (row[13], row[15]))
-        return DeviceRecord(device, sighting, row[12], desired, row[14], reported)
+        return DeviceRecord(device, sighting, row[12], desired, row[14], reported, row[19])
 
 
 def _text(document: str | bytes) -> str:

@@ -10,12 +10,13 @@ from typing import NamedTuple
 from fleetctl.model.criteria import Criterion, Operand
 from fleetctl.model.device import LifeCycle
 from fleetctl.model.presence import PATIENCE, View
-from fleetctl.model.selector import All, Node, Selector
+from fleetctl.model.selector import All, Node, Not, Selector
 from fleetctl.registry.database import PAGE, Database, marks
 
 _COLUMNS = {"id": "d.id", "type": "d.type", "location": "d.location"}
 _WILD = "*?["
 _BEYOND = "\U0010ffff"
+LARGEST = 32_000
 _SEEN = "p.received_at IS NOT NULL"
 _HAVING = "SELECT device_id FROM labels WHERE key = ?"
 
@@ -55,6 +56,9 @@ def _is_one_label(asked: Criterion) -> bool:
 def _node(node: Node, now: float) -> Condition:
     if isinstance(node, Criterion):
         return _criterion(node, now)
+    if isinstance(node, Not):
+        inner = _node(node.part, now)
+        return Condition(f"({inner.sql}) IS NOT TRUE", inner.parameters) if inner.exact else ANYTHING
     parts = [_node(part, now) for part in node.parts]
     joined = (" AND " if isinstance(node, All) else " OR ").join(f"({part.sql})" for part in parts)
     return Condition(joined, tuple(each for part in parts for each in part.parameters), all(part.exact for part in parts))
@@ -159,14 +163,17 @@ class Selecting(Database):
     """Reads ids only, in pages, so that a fleet of any size costs the same memory."""
 
     def selected(self, asked: Selector | None, now: float, *, retired: bool = False) -> Iterator[list[str]]:
-        """Pages of the ids, in their order, of devices that may match: exactly those where the condition is exact."""
+        """Pages of the ids, in their order, of devices that may match: exactly those where the condition is exact.
+
+        They grow to a size that costs little memory, because a database may look for the whole of a label for each of them.
+        """
         source, where, parameters = _question(asked, now, retired)
         key = "k.device_id" if source.startswith("labels") else "d.id"
-        statement = f"SELECT d.id FROM {source} WHERE {where} AND {key} > ? ORDER BY {key} LIMIT {PAGE}"  # noqa: S608
-        after = ""
-        while page := [row[0] for row in self.read(statement, (*parameters, after))]:
+        statement = f"SELECT d.id FROM {source} WHERE {where} AND {key} > ? ORDER BY {key} LIMIT ?"  # noqa: S608
+        after, size = "", PAGE
+        while page := [row[0] for row in self.read(statement, (*parameters, after, size))]:
             yield page
-            after = page[-1]
+            after, size = page[-1], min(size * 4, LARGEST)
 
     def first_selected(self, asked: Selector | None, now: float, size: int, *, retired: bool = False) -> list[str]:
         """The `size` ids that a limit keeps, where the condition is exact."""
@@ -189,8 +196,9 @@ def _question(asked: Selector | None, now: float, retired: bool) -> tuple[str, s
     if begin is None:
         return f"devices d{heard}", where, condition.parameters
     label = begin.field.removeprefix("label."), begin.operands[0].text
-    source = f"labels k JOIN devices d ON d.id = k.device_id{heard}"
-    return source, f"k.key = ? AND k.value = ? AND {where}", (*label, *condition.parameters)
+    # CROSS, because SQLite then begins with the label, whatever it believes of the other indexes
+    source = f"labels k CROSS JOIN devices d{heard}"
+    return source, f"d.id = k.device_id AND k.key = ? AND k.value = ? AND {where}", (*label, *condition.parameters)
 
 
 def _rest(asked: Selector | None, begin: Criterion | None, now: float) -> Condition:

@@ -1,11 +1,15 @@
 """What became of each device: every step of its life with who took it and why, written together with the step itself."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fleetctl.errors import NotFound
 from fleetctl.model.device import LifeCycle, printable
 from fleetctl.model.lifecycle import check_move
 from fleetctl.registry.database import Database
+
+_STEP = """INSERT INTO timeline (device_id, at, event, state_before, state_after, reason, actor)
+    VALUES (?, ?, ?, ?, ?, ?, ?)"""
 
 
 class TimelineRow(NamedTuple):
@@ -60,8 +64,8 @@ class Timeline(Database):
         return LifeCycle(row[0])
 
     def _add(self, device_id: str, row: TimelineRow) -> None:
-        self.write(
-            """INSERT INTO timeline (device_id, at, event, state_before, state_after, reason, actor)
-            VALUES (?, ?, ?, ?, ?, ?, ?)""",
-            (device_id, row.at, row.event, row.state_before, row.state_after, row.reason, row.actor),
-        )
+        self.write(_STEP, (device_id, *row))
+
+    def _begin_lives(self, devices: Sequence[tuple[str, str, LifeCycle]], actor: str | None) -> None:
+        """The first step of each device: its id, when it was added, and in what state."""
+        self.write_many(_STEP, [(name, at, "added", None, state, None, actor) for name, at, state in devices])

@@ -9,10 +9,9 @@ from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.model.presence import view as presence_view
 from fleetctl.platforms.devices import DeviceEntry
 from fleetctl.platforms.protocol import Targets
-from fleetctl.platforms.targets import choose, exact_ids, require_any, require_named
+from fleetctl.platforms.targets import exact_ids, require_any, require_named
 
 if TYPE_CHECKING:
-    from fleetctl.model.criteria import DeviceView
     from fleetctl.platforms.device_records import DeviceDetail, DeviceStatus, Imported, Provisioned, Removed, Replaced, Transition
     from fleetctl.platforms.local.fleet import LocalFleet
     from fleetctl.registry import DeviceRecord
@@ -55,8 +54,10 @@ class LocalDevices:
             Partial: some lines were refused (the report is in the error); FleetError: all of them.
         """
         from fleetctl.platforms.importing import Intake, import_file
+        from fleetctl.platforms.local.taking import taker
 
-        return import_file(self, path, bundles, Intake(self.fleet.registry.transaction, atomic, errors, progress))
+        intake = Intake(self.fleet.registry.transaction, atomic, errors, progress)
+        return import_file(self, path, bundles, intake, taker(self.fleet, path.name))
 
     def list(self, targets: Targets, *, retired: bool = False, states: Collection[LifeCycle] = ()) -> Iterator[DeviceEntry]:
         now = self.fleet.clock()
@@ -117,26 +118,10 @@ class LocalDevices:
 
         return len(refresh(self.fleet, [device.path for device in devices]))
 
-    def view(self, record: "DeviceRecord", now: float) -> "DeviceView":
-        """What a selector sees of a device."""
-        from fleetctl.model.criteria import DeviceView
-
-        seen = record.sighting
-        return DeviceView(
-            record.device.path,
-            record.device.labels,
-            None if seen is None else seen.firmware_version or None,
-            presence_view(seen, None if seen is None else seen.received_at, now),
-            None if seen is None else max(0.0, now - seen.received_at),
-            record.reported,
-        )
-
     def _chosen(self, targets: Targets, now: float, *, retired: bool = False) -> Iterator["DeviceRecord"]:
-        ids = exact_ids(targets)
-        if not retired:
-            for name in ids or ():
-                self.fleet.registry.active_device(name)
-        return choose(self.fleet.registry.records(ids, retired=retired), targets, lambda record: self.view(record, now))
+        from fleetctl.platforms.local.choosing import chosen
+
+        return chosen(self.fleet.registry, targets, now, retired=retired)
 
 
 def _outcome(is_new: bool) -> str:
@@ -172,6 +157,7 @@ def _entry(record: "DeviceRecord", now: float) -> DeviceEntry:
         device.created_at,
         device.serial,
         device.batch,
+        record.certificate_ends,
     )
 
 
@@ -199,4 +185,5 @@ def _detail(record: "DeviceRecord", now: float) -> "DeviceDetail":
         entry.serial,
         entry.batch,
         record.device.profile,
+        entry.certificate_ends,
     )

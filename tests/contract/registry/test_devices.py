@@ -122,3 +122,26 @@ def test_a_status_is_remembered_unless_a_newer_session_was_heard_of(registry: Re
     document = registry.presence_document("pump-1")
     assert document is not None
     assert document["session"] == "2-1"
+
+
+def test_many_are_added_at_once_and_each_is_answered_for_itself(registry: Registry) -> None:
+    registry.add_devices([device("old"), device("gone")])
+    registry.retire_device("gone", AT)
+    asked = [
+        device("new", site="a"),
+        device("old"),
+        device("old", "bergen"),
+        device("gone"),
+        device("new", site="a"),
+        device("new", site="b"),
+        Device(device("bad").path, {"9": "x"}),
+        Device(device("first").path, {}, created_at=AT, serial="S1"),
+        Device(device("second").path, {}, created_at=AT, serial="S1"),
+    ]
+    outcomes = registry.add_devices(asked, actor="op:a")
+    assert outcomes[:2] == [True, False]
+    assert [type(each) for each in outcomes[2:]] == [Conflict, Conflict, bool, Conflict, UsageError, bool, Conflict]
+    assert (outcomes[4], outcomes[7]) == (False, True)
+    assert registry.device("new") == device("new", site="a")
+    assert [(step.event, step.actor) for step in registry.timeline("new")] == [("added", "op:a")]
+    assert [record.device.id for record in registry.records()] == ["first", "new", "old"]

@@ -186,3 +186,35 @@ def test_durations_need_a_unit() -> None:
     assert duration("2w") == 1209600.0
     with pytest.raises(UsageError):
         duration("90")
+
+
+GROUPS = {"canary": "site=oslo,type=pump", "early": "group=canary or site=bergen", "loop": "group=loop2", "loop2": "group=loop"}
+
+
+def test_a_group_stands_for_its_selector() -> None:
+    oslo = DeviceView(DevicePath("acme", "x", "pump", "p1"), {"site": "oslo"})
+    bergen = DeviceView(DevicePath("acme", "x", "sensor", "s1"), {"site": "bergen", "group": "other"})
+    for text, matched in {
+        "group=canary": (True, False),
+        "group=early": (True, True),
+        "group!=canary": (False, True),
+        "group in (canary,other)": (True, True),
+        "group notin (early)": (False, False),
+        "group=ca*": (False, False),
+        "label.group=canary": (False, False),
+        "group": (False, True),
+    }.items():
+        asked = parse(text, GROUPS)
+        assert (asked.matches(oslo), asked.matches(bergen)) == matched, text
+    assert parse("group!=early", GROUPS).fields == {"label.site", "type"}
+
+
+def test_a_group_made_of_itself_is_refused_with_its_way() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("group=loop", GROUPS)
+    assert caught.value.message == "group `loop` is made of itself: loop > loop2 > loop"
+    many = {f"g{n}": f"group=g{n + 1} or group=g{n + 1}" for n in range(30)} | {"g30": "site=a"}
+    with pytest.raises(UsageError, match="stands for more than 200 groups"):
+        parse("group=g0", many)
+    with pytest.raises(UsageError, match="group `bad` cannot be read: unexpected end at 6"):
+        parse("group=bad", {"bad": "site="})
