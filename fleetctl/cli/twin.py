@@ -8,8 +8,8 @@ from fleetctl.cli.group import group
 from fleetctl.cli.session import Session
 from fleetctl.cli.verb import verb
 from fleetctl.cli.words import DeviceWord, DeviceWords, LimitWord, Refresh, SelectorWord
-from fleetctl.errors import Findings
-from fleetctl.model.twin import parse_words
+from fleetctl.errors import Findings, UsageError
+from fleetctl.model.twin import parse_words, removal
 from fleetctl.platforms.twins import Twin, TwinChange, TwinDifference
 from fleetctl.present.view import Field, View
 
@@ -46,7 +46,12 @@ DIFFERENCE = View(
     ),
 )
 
-app = group("Get, set and compare desired and reported state.")
+IfVersion = Annotated[
+    int | None, typer.Option("--if-version", metavar="N", min=0, help="Only if this is the version now; 0 for nothing desired.")
+]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; it is kept in the history.")]
+
+app = group("Get, set and compare desired and reported state.", also=("fleetctl.cli.twinning", "fleetctl.cli.following"))
 
 
 @verb(app, TWIN, name="get", example="fleetctl twin get pump-7 -o json")
@@ -63,6 +68,7 @@ def get(session: Session, device: DeviceWord, refresh: Refresh = False) -> Twin:
     example="""
     fleetctl twin set pump-7 reportingInterval=60
     fleetctl twin set pump-7 network.apn=iot.example debug=null --if-version 4
+    fleetctl twin set pump-7 revision=1.10 --string --reason 'as on its label'
     fleetctl twin set -l 'type=pump,group=canary' reportingInterval=60 --yes
     """,
 )
@@ -73,12 +79,44 @@ def set_twin(
     ],
     selector: SelectorWord = None,
     limit: LimitWord = None,
-    if_version: Annotated[int | None, typer.Option("--if-version", metavar="N", help="Only if this is the version now.")] = None,
+    string: Annotated[bool, typer.Option("--string", help='Take every value as text, so that 1.10 stays "1.10".')] = False,
+    if_version: IfVersion = None,
+    reason: Reason = None,
 ) -> list[TwinChange]:
     """Change the desired state, by a merge patch."""
-    patch = parse_words(word for word in words if "=" in word)
+    patch = parse_words((word for word in words if "=" in word), text=string)
     devices = session.chosen(session.targets([word for word in words if "=" not in word], selector, limit), "set the twin")
-    return list(session.twins.set(devices, patch, if_version=if_version))
+    return list(session.twins.set(devices, patch, if_version=if_version, reason=reason))
+
+
+@verb(
+    app,
+    CHANGE,
+    name="unset",
+    writes=True,
+    example="""
+    fleetctl twin unset pump-7 debug network.apn
+    fleetctl twin unset -l 'type=pump' debug --yes
+    """,
+)
+def unset(
+    session: Session,
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[DEVICE] KEY...", help="A device, unless `-l` selects them, then the keys; dots nest."),
+    ],
+    selector: SelectorWord = None,
+    limit: LimitWord = None,
+    if_version: IfVersion = None,
+    reason: Reason = None,
+) -> list[TwinChange]:
+    """Remove keys from the desired state."""
+    named, keys = ([], words) if selector is not None else (words[:1], words[1:])
+    if not keys:
+        raise UsageError(f"no key to remove from `{words[0]}`", f"fleetctl twin unset {words[0]} KEY")
+    patch = removal(keys)
+    devices = session.chosen(session.targets(named, selector, limit), "set the twin")
+    return list(session.twins.set(devices, patch, if_version=if_version, reason=reason))
 
 
 @verb(

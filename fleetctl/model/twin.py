@@ -12,6 +12,8 @@ SIZE_LIMIT = 8192
 DEPTH_LIMIT = 16
 NUMBER_LIMIT = (1 << 63) - 1
 FIRMWARE_KEYS = ("firmwareVersion",)
+HISTORY_LIMIT = 100
+"""How many versions of each twin are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +58,20 @@ def convergence(
     version: int, desired: Mapping[str, Any], reported_version: int, reported: Mapping[str, Any] | None
 ) -> tuple[str, str | None]:
     """`converged`, `refused` or `waiting`, and what is between: a device answers a version with all it has and its `$errors`."""
-    missing = drift(desired, reported)
-    if not missing and reported is not None:
-        return "converged", None
+    if not version:
+        return "converged", "nothing is desired"
     if reported is None:
         return "waiting", "it has reported nothing"
-    words = f"`{missing[0].path}`" if len(missing) == 1 else f"{len(missing)} values, the first is `{missing[0].path}`"
     if reported_version < version:
-        return "waiting", f"{words}; it answers version {reported_version}"
-    errors = reported.get("$errors")
+        return "waiting", f"it answers version {reported_version}"
+    missing, errors = drift(desired, reported), reported.get("$errors")
+    if not missing:
+        return "converged", None
     if isinstance(errors, Mapping) and errors:
         key = min(errors)
-        return "refused", f"{printable(str(key))}: {printable(str(errors[key])).strip('`')}"
-    return "waiting", f"{words} differ{'s' if len(missing) == 1 else ''}"
+        return "refused", f"{printable(key)}: {printable(str(errors[key])).strip('`')}"
+    first = printable(missing[0].path)
+    return "waiting", f"{first} differs" if len(missing) == 1 else f"{len(missing)} values differ, the first is {first}"
 
 
 def removal(keys: Iterable[str]) -> dict[str, Any]:

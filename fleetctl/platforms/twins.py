@@ -66,9 +66,9 @@ class TwinConvergence:
     """
 
     id: str
+    outcome: str
     version: int
     reported_version: int
-    outcome: str
     detail: str | None
 
 
@@ -81,6 +81,15 @@ class TwinEvent:
     version: int
     document: Mapping[str, Any]
     received_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class TwinSchema:
+    """The JSON Schema that desired documents of a device type must meet; `outcome` is that of storing or removing it."""
+
+    type: str
+    schema: Mapping[str, Any]
+    outcome: str | None = None
 
 
 class Twins(Protocol):
@@ -124,6 +133,7 @@ class Twins(Protocol):
         """Each device once it has converged or refused; at the end those that still wait.
 
         Raises:
+            NotFound: nothing is desired of any of them.
             Partial: some refused. Pending: some did not answer within `timeout` seconds. The records came before.
         """
         ...
@@ -133,3 +143,19 @@ class Twins(Protocol):
         ...
 
     def diff(self, devices: Sequence[Device], *, refresh: bool = False) -> Sequence[TwinDifference]: ...
+
+    def schemas(self) -> Sequence[TwinSchema]:
+        """The schemas of all device types that have one."""
+        ...
+
+    def schema(self, device_type: str) -> TwinSchema:
+        """Raises `NotFound`."""
+        ...
+
+    def put_schema(self, device_type: str, schema: Mapping[str, Any], *, reason: str | None = None) -> TwinSchema:
+        """What it refuses is not sent from now on; raises `ConfigError` for what is no schema, or refers to another place."""
+        ...
+
+    def remove_schema(self, device_type: str, *, reason: str | None = None) -> TwinSchema:
+        """Raises `NotFound`."""
+        ...

@@ -112,6 +112,14 @@ class Database:
         with self.transaction(), self._explained():
             return self._engine.write_many(statement, rows)
 
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Hold `name` alone among all that use this registry, on any machine; others wait."""
+        with contextlib.ExitStack() as held:
+            with self._explained():
+                held.enter_context(self._engine.exclusive(name))
+            yield
+
     def parse(self, text: str) -> Any:
         """JSON that this registry holds."""
         try:

@@ -1,6 +1,7 @@
 """What a registry asks of the database below it: one SQL text for all of them, `?` for each parameter."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +42,9 @@ class Engine(Protocol):
 
     def command(self, words: str) -> None:
         """COMMIT, ROLLBACK, and savepoints, which all databases spell alike."""
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """Hold `name` alone among all that use this registry, on any machine, waiting for whoever holds it."""
 
     def explain(self, error: Exception) -> FleetError: ...
 

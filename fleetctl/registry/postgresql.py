@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 BUSY_MILLISECONDS = 10_000
+EXCLUSIVE_MILLISECONDS = 60_000
 STREAM_ROWS = 500
 _LOCK = 0x464C4354
 """The advisory lock of whoever writes: SQLite has one writer, so what is true there is true here."""
@@ -82,6 +83,19 @@ class Postgresql:
 
     def command(self, words: str) -> None:
         self._connection.execute(words)
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        self._connection.execute(f"SET lock_timeout = {EXCLUSIVE_MILLISECONDS}".encode())
+        try:
+            self._connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_LOCK, name))
+        finally:
+            self._connection.execute(f"SET lock_timeout = {BUSY_MILLISECONDS}".encode())
+        try:
+            yield
+        finally:
+            with contextlib.suppress(*self.errors):  # it ends with the connection at the latest
+                self._connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_LOCK, name))
 
     def close(self) -> None:
         self._connection.close()

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 from fleetctl.errors import Conflict, NotFound
 from fleetctl.model.device import DevicePath
+from fleetctl.model.twin import HISTORY_LIMIT
 from fleetctl.registry.database import Database, Row, upsert
 
-HISTORY = 100
-"""How many versions of each twin are kept."""
 _TWIN = upsert("twins", "device_id", "version", "desired", "digest", "updated_at")
 _REPORTED = upsert("reported", "device_id", "version", "reported", "received_at")
 
@@ -83,8 +82,8 @@ class Projections(Database):
             self.write(_TWIN, (device_id, version, desired_json, digest, at))
             row = (device_id, version, desired_json, digest, at, actor, reason)
             self.write("INSERT INTO twin_history VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            if version > HISTORY:
-                self.write("DELETE FROM twin_history WHERE device_id = ? AND version <= ?", (device_id, version - HISTORY))
+            if version > HISTORY_LIMIT:
+                self.write("DELETE FROM twin_history WHERE device_id = ? AND version <= ?", (device_id, version - HISTORY_LIMIT))
 
     def twin_history(self, device_id: str) -> list[VersionRow]:
         """The newest versions, oldest first."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fleetctl.errors import ConfigError, Conflict, Denied, FleetError, Unavailable
+from fleetctl.files import lock
 from fleetctl.registry import schema
 from fleetctl.registry.engine import Row
 
@@ -49,6 +50,9 @@ class Sqlite:
 
     def command(self, words: str) -> None:
         self._connection.execute(words)
+
+    def exclusive(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return lock(self.path.with_name(f"{name}.lock"))
 
     def pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])

@@ -3,8 +3,6 @@
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from fleetctl.files import lock
-
 if TYPE_CHECKING:
     from fleetctl.platforms.local.fleet import LocalFleet
     from fleetctl.registry import Registry
@@ -14,7 +12,7 @@ BATCH = 500
 
 def publishing(registry: "Registry") -> AbstractContextManager[None]:
     """The right to publish what the registry says; others wait."""
-    return lock(registry.path.with_name("outbox.lock"))
+    return registry.exclusive("outbox")
 
 
 def flush(fleet: "LocalFleet") -> None:

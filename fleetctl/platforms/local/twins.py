@@ -4,16 +4,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fleetctl.errors import Conflict, Pending, Unavailable
+from fleetctl.errors import Conflict, NotFound, Pending, Unavailable
 from fleetctl.model import topic as topics
-from fleetctl.model.device import Device
+from fleetctl.model.device import Device, check_level, printable
 from fleetctl.model.topic import Channel
 from fleetctl.model.twin import ABSENT, Difference, check_document, check_patch, check_size, drift, merge, same
 from fleetctl.platforms.local.believed import refresh as refresh_all
 from fleetctl.platforms.local.outbox import flush
 from fleetctl.platforms.local.projections import owe, read_lost
-from fleetctl.platforms.local.schemas import Schemas
-from fleetctl.platforms.twins import Twin, TwinChange, TwinConvergence, TwinDifference, TwinEvent, TwinVersion
+from fleetctl.platforms.schemas import Schemas, validator
+from fleetctl.platforms.twins import Twin, TwinChange, TwinConvergence, TwinDifference, TwinEvent, TwinSchema, TwinVersion
 from fleetctl.wire.document import digest, dump_json, rfc3339
 from fleetctl.wire.twin import Desired
 
@@ -123,12 +123,48 @@ class LocalTwins:
 
         return watch(self.fleet, devices)
 
+    def schemas(self) -> Sequence[TwinSchema]:
+        """The schemas of all device types that have one."""
+        return [TwinSchema(kind, schema) for kind, schema in self.fleet.registry.twin_schemas().items()]
+
+    def schema(self, device_type: str) -> TwinSchema:
+        """Raises `NotFound`."""
+        schema = self.fleet.registry.twin_schema(device_type)
+        if schema is None:
+            raise NotFound(
+                f"type {printable(device_type)} has no schema", f"give it one: fleetctl twin schema {device_type} -f FILE"
+            )
+        return TwinSchema(device_type, schema)
+
+    def put_schema(self, device_type: str, schema: Mapping[str, Any], *, reason: str | None = None) -> TwinSchema:
+        """What it refuses is not sent from now on; raises `ConfigError` for what is no schema, or refers to another place."""
+        validator(check_level("device type", device_type), schema)
+        registry = self.fleet.registry
+        with registry.transaction():
+            if same(registry.twin_schema(device_type), schema):
+                return TwinSchema(device_type, schema, "unchanged")
+            registry.put_twin_schema(device_type, dump_json(dict(schema)).decode())
+            self._record_schema(device_type, "stored", reason)
+        return TwinSchema(device_type, schema, "stored")
+
+    def remove_schema(self, device_type: str, *, reason: str | None = None) -> TwinSchema:
+        """Raises `NotFound`."""
+        with self.fleet.registry.transaction():
+            held = self.schema(device_type)
+            self.fleet.registry.put_twin_schema(device_type, None)
+            self._record_schema(device_type, "removed", reason)
+        return replace(held, outcome="removed")
+
+    def _record_schema(self, device_type: str, outcome: str, reason: str | None) -> None:
+        at, actor = rfc3339(self.fleet.clock()), self.fleet.actor
+        self.fleet.registry.record("twin.schema", device_type, at=at, actor=actor, reason=reason, detail={"outcome": outcome})
+
     def _drift(self, device: Device) -> list[Difference]:
         row = self.fleet.registry.twin(device.id)
         return drift(row.desired, row.reported)
 
     def _write(self, devices: Sequence[Device], decide: Decide, why: Why) -> Sequence[TwinChange]:
-        at, schemas = rfc3339(self.fleet.clock()), Schemas(self.fleet.registry)
+        at, schemas = rfc3339(self.fleet.clock()), Schemas(self.fleet.registry.twin_schema)
         with self.fleet.registry.transaction():
             changes = [self._decide(device, decide, why, at, schemas) for device in devices]
         try:

@@ -1,7 +1,8 @@
 """The platform `memory`."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fleetctl.errors import Malformed, NotFound
 from fleetctl.model import topic as topics
@@ -27,6 +28,7 @@ class MemoryFleet:
         self.broker = MemoryBroker()
         self.held: dict[str, Held] = {}
         self.outbox: dict[str, bytes] = {}
+        self.schemas: dict[str, Mapping[str, Any]] = {}
         self.devices = MemoryDevices(self)
         self.twins = MemoryTwins(self)
         self.messages = MemoryMessages(self)

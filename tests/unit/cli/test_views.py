@@ -14,6 +14,7 @@ from fleetctl.cli import (
     crl,
     enrolment,
     factory,
+    following,
     init,
     issuing,
     lifecycle,
@@ -26,6 +27,7 @@ from fleetctl.cli import (
     tail,
     token,
     twin,
+    twinning,
 )
 from fleetctl.mqtt.settings import Finding
 from fleetctl.platforms import device_records, devices, messages, twins, updates
@@ -67,6 +69,10 @@ PAIRS: list[tuple[View, Any]] = [
     (twin.TWIN, twins.Twin),
     (twin.CHANGE, twins.TwinChange),
     (twin.DIFFERENCE, twins.TwinDifference),
+    (twinning.VERSION, twins.TwinVersion),
+    (twinning.SCHEMA, twins.TwinSchema),
+    (following.CONVERGENCE, twins.TwinConvergence),
+    (following.EVENT, twins.TwinEvent),
     (publish.RESULT, messages.CommandResult),
     (publish.PUBLISHED, messages.RawPublished),
     (tail.MESSAGE, messages.TailRecord),

@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetctl.errors import UsageError
-from fleetctl.model.twin import ABSENT, Difference, check_patch, check_size, drift, merge, parse_words, same
+from fleetctl.model.twin import (
+    ABSENT,
+    Difference,
+    check_document,
+    check_patch,
+    check_size,
+    convergence,
+    drift,
+    merge,
+    parse_words,
+    removal,
+    same,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),
@@ -138,3 +150,66 @@ def test_a_desired_document_has_a_limit() -> None:
     assert check_size("pump-1", b"x" * 8192)
     with pytest.raises(UsageError, match="would be 8193 bytes, more than 8192"):
         check_size("pump-1", b"x" * 8193)
+
+
+def test_values_may_all_be_text() -> None:
+    words = ["revision=1.10", "on=true", "gone=null", "network.list=[1]"]
+
+    assert parse_words(words, text=True) == {"revision": "1.10", "on": "true", "gone": "null", "network": {"list": "[1]"}}
+
+
+def test_keys_are_removed_by_a_patch() -> None:
+    assert removal(["a", "b.c", "b.d"]) == {"a": None, "b": {"c": None, "d": None}}
+    assert merge({"a": 1, "b": {"c": 2, "e": 3}}, removal(["a", "b.c"])) == {"b": {"e": 3}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ([], "nothing to unset"),
+        (["a=1"], "`a=1` is not a key"),
+        (["a..b"], "`a..b` is not a key"),
+        (["$errors"], "`$errors` is a reserved key"),
+        (["firmwareVersion"], "`firmwareVersion` is not set through the twin"),
+        (["a", "a.b"], "`a.b` contradicts another word"),
+        (["a.b", "a"], "`a` is set twice"),
+    ],
+)
+def test_what_is_no_key_is_not_removed(keys: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        removal(keys)
+
+    assert caught.value.message == message
+
+
+def test_a_whole_document_has_no_null() -> None:
+    assert check_document({"a": [None], "b": {}}) == {"a": [None], "b": {}}
+    with pytest.raises(UsageError, match=r"`a\.b` is null"):
+        check_document({"a": {"b": None}})
+    with pytest.raises(UsageError, match="`firmwareVersion` is not set through the twin"):
+        check_document({"firmwareVersion": "1.0.0"})
+
+
+@pytest.mark.parametrize(
+    ("version", "desired", "reported_version", "reported", "outcome", "detail"),
+    [
+        (0, {}, 0, None, "converged", "nothing is desired"),
+        (1, {"a": 1}, 0, None, "waiting", "it has reported nothing"),
+        (2, {"a": 1}, 1, {"a": 1}, "waiting", "it answers version 1"),
+        (2, {"a": 1}, 2, {"a": 1.0, "b": 2}, "converged", None),
+        (2, {"a": 1}, 2, {"a": 1, "$errors": {"z": "?"}}, "converged", None),
+        (2, {"a": 1}, 2, {"$errors": {"a": "no\x1b"}}, "refused", "`a`: no\\x1b"),
+        (2, {"a": 1}, 2, {"a": 2, "$errors": {}}, "waiting", "`a` differs"),
+        (2, {"a": 1, "b": {"c": 1}}, 2, {}, "waiting", "2 values differ, the first is `a`"),
+        (2, {"a": 1}, 1, {"$errors": {"a": "of version 1"}}, "waiting", "it answers version 1"),
+    ],
+)
+def test_a_device_has_converged_when_it_answers_the_version_with_all_its_values(
+    version: int, desired: Any, reported_version: int, reported: Any, outcome: str, detail: str | None
+) -> None:
+    assert convergence(version, desired, reported_version, reported) == (outcome, detail)
+
+
+@given(OBJECT, st.integers(1, 9))
+def test_whoever_reports_what_is_desired_converges(desired: dict[str, Any], version: int) -> None:
+    assert convergence(version, desired, version, desired) == ("converged", None)
