@@ -3,6 +3,8 @@
 import json
 import os
 import shlex
+import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fleetctl.cli.session import Session
 from fleetctl.cli.twinning import FILE_LIMIT, read_document
 from fleetctl.errors import ConfigError, Conflict, FleetError, Pending
-from fleetctl.files import read_limited
+from fleetctl.files import read_limited, write_atomic
 from fleetctl.model.device import Device, printable
 from fleetctl.model.twin import check_document, same
 from fleetctl.platforms.twins import TwinChange
@@ -68,11 +70,14 @@ def _apply(session: Session, device: Device, twin: "Twin", text: bytes, reason: 
 def _open(session: Session, path: Path) -> None:
     """Raises `ConfigError` for an editor that cannot be run, `FleetError` for one that fails."""
     words = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is meant for the editor, which begins with the default
     try:
         done = subprocess.run([*shlex.split(words), str(path)], check=False, stdout=session.terminal.stderr)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"editor {printable(words)} cannot be run: {why.lower()}", "export EDITOR=nano") from error
+    finally:
+        signal.signal(signal.SIGINT, before)
     if done.returncode:
         raise FleetError(f"nothing was done: editor {printable(words)} ended with {done.returncode}", "try again")
 
@@ -80,7 +85,7 @@ def _open(session: Session, path: Path) -> None:
 def _draft(device_id: str, document: Mapping[str, Any]) -> Path:
     """A private file of its own folder: editors leave copies beside what they edit."""
     path = Path(tempfile.mkdtemp(prefix="fleetctl-")) / f"{device_id}.json"
-    path.write_text(_text(document), encoding="utf-8")
+    write_atomic(path, _text(document).encode(), 0o600)
     return path
 
 
@@ -97,6 +102,4 @@ def _is_untouched(path: Path, document: Mapping[str, Any]) -> bool:
 
 
 def _remove(path: Path) -> None:
-    import shutil
-
     shutil.rmtree(path.parent, ignore_errors=True)
