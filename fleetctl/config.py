@@ -1,5 +1,6 @@
 """Contexts: which fleet is meant, where its files are, and how its broker is reached."""
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ DEFAULT_CONTEXT = "default"
 _RESERVED = ("config.yaml", "current-context")
 _BROKER_URL = re.compile(r"mqtts?://[^\s/@?#]+")
 _ARTIFACTS_URL = re.compile(r"https?://[^\s/@?#]+(/[^\s?#]*)?")
+_REGISTRY_URL = re.compile(r"postgresql://([^\s/@?#:]+@)?[^\s/@?#]+/[^\s/?#]+(\?[^\s#]*)?")
+_PASSWORD = re.compile(r"[?&](ssl)?password=")
 _REFERENCE = re.compile(r"(env|file|keyring):.+")
 _KEYS = (
     "tenant",
@@ -28,7 +31,16 @@ _KEYS = (
     "key",
     "username",
     "password",
+    "registry",
 )
+
+
+REGISTRY_MEANT = "postgresql://USER@HOST/DATABASE, with its password in ~/.pgpass"
+
+
+def is_registry_url(text: str) -> bool:
+    """Whether it names a database, and no password."""
+    return _REGISTRY_URL.fullmatch(text) is not None and _PASSWORD.search(text) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,11 @@ class Place:
     paths: Paths
 
     @property
-    def registry(self) -> Path:
+    def registry(self) -> Path | str:
+        """Its file; the configuration is read only where some context has its registry elsewhere."""
+        with contextlib.suppress(OSError):
+            if b"postgresql://" in self.paths.config.read_bytes():
+                return load(self).registry
         return self.folder / "registry.db"
 
 
@@ -78,6 +94,7 @@ class Context:
     password_ref: str | None = None
     claims_url: str | None = None
     enrol_url: str | None = None
+    registry_url: str | None = None
 
     @property
     def claims(self) -> str:
@@ -97,8 +114,9 @@ class Context:
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{(parts.port or 8883) + ports}"
 
     @property
-    def registry(self) -> Path:
-        return self.folder / "registry.db"
+    def registry(self) -> Path | str:
+        """Its file, or the `postgresql://` URL of the database that a team shares."""
+        return self.registry_url or self.folder / "registry.db"
 
     @property
     def keys_folder(self) -> Path:
@@ -269,6 +287,7 @@ def _context(name: str, entry: Mapping[str, Any], paths: Paths) -> Context:
         entry.get("password"),
         entry.get("claims"),
         entry.get("enrol"),
+        entry.get("registry"),
     )
 
 
@@ -282,6 +301,7 @@ def _check_values(entry: Mapping[str, str], where: str) -> None:
         "enrol": "enrol" in entry and _ARTIFACTS_URL.fullmatch(entry["enrol"]) is None,
         "certificates": entry.get("certificates", "local") not in ("local", "external"),
         "password": "password" in entry and _REFERENCE.fullmatch(entry["password"]) is None,
+        "registry": "registry" in entry and not is_registry_url(entry["registry"]),
     }
     meant = {
         "tenant": "a name of letters, digits, `.`, `_` and `-`",
@@ -292,6 +312,7 @@ def _check_values(entry: Mapping[str, str], where: str) -> None:
         "enrol": "https://HOST:PORT",
         "certificates": "local or external",
         "password": "a reference to a secret, never the secret: env:NAME, file:PATH or keyring:SERVICE/USER",
+        "registry": REGISTRY_MEANT,
     }
     for key, is_wrong in wrong.items():
         if is_wrong:
@@ -312,6 +333,7 @@ def _entry(context: Context) -> dict[str, str]:
         "key": _relative(context.folder, context.key),
         "username": context.username,
         "password": context.password_ref,
+        "registry": context.registry_url,
     }
     return {key: value for key, value in values.items() if value}
 

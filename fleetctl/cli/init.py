@@ -48,6 +48,7 @@ app = single("Make a context: registry, certificate authorities, signing keys.")
     fleetctl init --tenant acme
     fleetctl init prod --tenant acme --broker mqtts://mqtt.example.com:8883
     fleetctl init prod --tenant acme --keystore 'pkcs11:token=fleet?module-path=/usr/lib/softhsm/libsofthsm2.so'
+    fleetctl init prod --tenant acme --registry postgresql://fleet@db.example.com/fleet
     fleetctl init plant --tenant acme --external --broker mqtts://mqtt.example.com:8883 --ca ca.pem --cert me.pem --key me.key
     """,
 )
@@ -91,6 +92,10 @@ def init(
             "--keystore", metavar="URI", help="For keys that sign: plain:, file:, keyring:SERVICE/USER or pkcs11:token=T."
         ),
     ] = "plain:",
+    registry: Annotated[
+        str | None,
+        typer.Option("--registry", metavar="URL", help="For a team: an empty database, postgresql://USER@HOST/DATABASE."),
+    ] = None,
 ) -> "ContextMade":
     """Make a context: a fleet of your own, or with --external one whose broker and PKI exist already."""
     from fleetctl.platforms.local.init import DEFAULT_BROKER, adopt_context, create_context
@@ -100,7 +105,9 @@ def init(
             raise UsageError(
                 "a fleet of your own makes its certificates itself", "leave them out, or adopt others with --external"
             )
-        made = create_context(name, tenant, broker or DEFAULT_BROKER, operator, artifacts=artifacts, keystore=keystore)
+        made = create_context(
+            name, tenant, broker or DEFAULT_BROKER, operator, artifacts=artifacts, keystore=keystore, registry=registry
+        )
         session.say(_kept(made))
         return made
     if broker is None:
@@ -123,6 +130,7 @@ def init(
         device_broker=device_broker,
         artifacts=artifacts,
         keystore=keystore,
+        registry=registry,
     )
     session.say(_kept(made))
     return made

@@ -1,5 +1,6 @@
 """`fleetctl provision`: the devices of a fleet."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,8 @@ from fleetctl.cli.group import group
 from fleetctl.cli.session import Session
 from fleetctl.cli.verb import verb
 from fleetctl.cli.words import DeviceWord, DeviceWords, LimitWord, Refresh, SelectorWord, labels_of
-from fleetctl.present.view import Field, View
+from fleetctl.present.format import Format
+from fleetctl.present.view import Field, Rows, View
 
 if TYPE_CHECKING:
     from fleetctl.platforms.device_records import DeviceDetail, Imported, Provisioned, Removed
@@ -176,15 +178,40 @@ def list_devices(
         typer.Option("--state", metavar="STATE", help=f"Those in this state: {STATES[:-1]}; may be repeated."),
     ] = None,
     refresh: Refresh = False,
-) -> "list[DeviceEntry]":
-    """List devices, as the registry knows them."""
+) -> Rows:
+    """List devices, as the registry knows them; a table says how old what it shows is."""
     from fleetctl.model.lifecycle import life_cycle
 
     states = [life_cycle(word) for word in state or ()]
     targets = session.targets(devices, selector, limit)
     if refresh:
         session.refresh(targets)
-    return list(session.devices.list(targets, retired=retired, states=states))
+    found = session.devices.list(targets, retired=retired, states=states)
+    is_told = not refresh and session.options.format in (Format.TABLE, Format.WIDE)
+    return Rows(_with_age(session, found) if is_told else found)
+
+
+def _with_age(session: Session, entries: "Iterator[DeviceEntry]") -> "Iterator[DeviceEntry]":
+    """The same; at their end stderr says when they were last heard of."""
+    seen: list[str] = []
+    for entry in entries:
+        if entry.last_seen is not None:
+            seen = [min([*seen, entry.last_seen]), max([*seen, entry.last_seen])]
+        yield entry
+    if not seen:
+        return
+    from fleetctl.wire.document import parse_rfc3339
+
+    oldest, newest = (_span(session.fleet.clock() - parse_rfc3339(at)) for at in seen)
+    session.say(f"heard of {newest if newest == oldest else f'{newest} to {oldest}'} ago; --refresh reads the broker first")
+
+
+def _span(seconds: float) -> str:
+    """`40 s`, `5 min`, `3 h` or `9 d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 @verb(app, DETAIL, name="show", example="fleetctl provision show pump-7 -o json")

@@ -17,7 +17,7 @@ from fleetctl.errors import FleetError, UsageError
 from fleetctl.model.device import printable
 from fleetctl.present.format import Format
 from fleetctl.present.render import Page, render
-from fleetctl.present.view import View
+from fleetctl.present.view import Rows, View
 
 F = TypeVar("F", bound=Callable[..., Any])
 VARIABLE = "FLEETCTL_OUTPUT"
@@ -82,8 +82,9 @@ def _run(work: Callable[[Session], object], view: View, page: Page, options: Opt
     except KeyboardInterrupt:
         raise KeyboardInterrupt(session.again) from None
     finally:
-        if isinstance(result, Generator):
-            result.close()  # a stream that was interrupted ends while what it uses is still open
+        stream = result.records if isinstance(result, Rows) else result
+        if isinstance(stream, Generator):
+            stream.close()  # a stream that was interrupted ends while what it uses is still open
         session.close()
 
 

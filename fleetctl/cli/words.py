@@ -75,6 +75,18 @@ def complete_device(incomplete: str) -> list[str]:
     return devices(incomplete)
 
 
+def complete_group(incomplete: str) -> list[str]:
+    from fleetctl.cli.tab import groups
+
+    return groups(incomplete)
+
+
+def complete_selector(incomplete: str) -> list[str]:
+    from fleetctl.cli.tab import selectors
+
+    return selectors(incomplete)
+
+
 Output = Annotated[
     Format | None,
     typer.Option(
@@ -123,7 +135,14 @@ LimitWord = Annotated[
 ]
 SelectorWord = Annotated[
     str | None,
-    typer.Option("--selector", "-l", metavar="SELECTOR", parser=equals, help="Choose devices: `type=sensor,site!=oslo`."),
+    typer.Option(
+        "--selector",
+        "-l",
+        metavar="SELECTOR",
+        parser=equals,
+        help="Choose devices: `type=sensor,site!=oslo`.",
+        autocompletion=complete_selector,
+    ),
 ]
 
 

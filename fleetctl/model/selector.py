@@ -14,6 +14,7 @@ import heapq
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TypeVar
 
 from fleetctl.errors import UsageError
@@ -92,6 +93,21 @@ def parse(text: str, groups: Mapping[str, str] | None = None) -> Selector:
     `groups` are selectors by the names that they are saved under.
     """
     return Selector(text, _parsed(text, _Saved(groups or {})))
+
+
+def groups_of(text: str) -> set[str]:
+    """The names after `group=`, whether or not something is saved under them."""
+    tokens = _tokens(text)
+    names: set[str] = set()
+    for index, token in enumerate(tokens):
+        if token.kind == "word" and token.text == GROUP:
+            rest = tokens[index + 2 : index + 3] if tokens[index + 1].kind == "operator" else _listed(tokens[index + 2 :])
+            names.update(each.text.strip('"') for each in rest)
+    return names
+
+
+def _listed(tokens: "Sequence[_Token]") -> "Iterable[_Token]":
+    return takewhile(lambda token: token.text != ")", (token for token in tokens if token.text not in ("(", ",")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from fleetctl.errors import UsageError
 from fleetctl.present.format import Format
 from fleetctl.present.table import cells, line, sheet, table
 from fleetctl.present.text import json_text, needs_escapes, safe, width
-from fleetctl.present.view import As, Field, View, lookup, plain
+from fleetctl.present.view import As, Field, Rows, View, lookup, plain
 
 
 class Page(NamedTuple):
@@ -32,6 +32,8 @@ def render(result: object, view: View, page: Page, *, final: bool = False) -> No
         return
     if isinstance(result, As):
         render(result.value, result.view, page, final=final)
+    elif isinstance(result, Rows):
+        _rows(map(plain, result.records), view, page)
     elif isinstance(result, Iterator):
         _stream(result, view, page, final)
     elif isinstance(result, list | tuple):
@@ -62,6 +64,17 @@ def _many(records: list[object], view: View, page: Page) -> None:
         page.write([json_text([_picked(each, page) for each in records], indent=2)])
     elif page.format is Format.YAML:
         page.write([_yaml([_picked(each, page) for each in records])])
+    else:
+        for each in records:
+            _element(each, view, page)
+
+
+def _rows(records: Iterator[object], view: View, page: Page) -> None:
+    """A list of any length; JSON and YAML are whole or not at all."""
+    if page.format in (Format.TABLE, Format.WIDE):
+        page.write(table(records, view.chosen(page.columns, page.format is Format.WIDE), page.limit, view.id))
+    elif page.format in (Format.JSON, Format.YAML):
+        _many(list(records), view, page)
     else:
         for each in records:
             _element(each, view, page)

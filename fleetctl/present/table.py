@@ -1,6 +1,7 @@
 """Tables: our own, because a library's would cost more than the command itself."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 
 from fleetctl.present.text import cell, cut, safe, width
 from fleetctl.present.view import Field, lookup
@@ -8,6 +9,7 @@ from fleetctl.present.view import Field, lookup
 GAP = 2
 LEAST = 8
 BARE = 4
+MEASURED = 2000
 
 
 def cells(record: object, columns: Sequence[Field]) -> list[str]:
@@ -22,9 +24,11 @@ def _shown(column: Field, value: object) -> str:
 def table(records: Iterable[object], columns: Sequence[Field], limit: int | None, kept: str = "") -> Iterator[str]:
     """Lines of a table with a header; with `limit`, no line is wider than that many cells.
 
-    The column of the key `kept` and numbers are never narrowed, only the titles over numbers are.
+    The column of the key `kept` and numbers are never narrowed, only the titles over numbers are. Columns are as wide as the
+    first rows need.
     """
-    rows = [[column.title for column in columns], *(cells(record, columns) for record in records)]
+    found = (cells(record, columns) for record in records)
+    rows = [[column.title for column in columns], *islice(found, MEASURED)]
     widths = [max(width(row[index]) for row in rows) for index in range(len(columns))]
     if limit is not None:
         for least in (LEAST, BARE):
@@ -33,7 +37,7 @@ def table(records: Iterable[object], columns: Sequence[Field], limit: int | None
                 for index, column in enumerate(columns)
             ]
             widths = fit(widths, floors, limit)
-    for row in rows:
+    for row in chain(rows, found):
         yield line(row, widths, limit)
 
 

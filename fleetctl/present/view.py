@@ -64,6 +64,12 @@ class As(NamedTuple):
     value: object
 
 
+class Rows(NamedTuple):
+    """A list whose records come one by one, so that memory does not grow with it where its format allows that."""
+
+    records: Iterator[object]
+
+
 def camel(name: str) -> str:
     """`createdAt` for `created_at`."""
     first, *rest = name.split("_")

@@ -1,5 +1,6 @@
 """Making a context: a fleet of one's own, or a broker and a PKI that exist already."""
 
+import contextlib
 import getpass
 import re
 import shutil
@@ -60,6 +61,7 @@ def create_context(
     *,
     artifacts: str | None = None,
     keystore: str = PLAIN,
+    registry: str | None = None,
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> ContextMade:
@@ -67,6 +69,7 @@ def create_context(
 
     `broker` is where devices will dial; the fleet's own listener is on the next port, artifacts are on the one after it.
     `operator` is the name of whoever runs this, else the login name. `keystore` is where the keys go that sign (`keys.stores`).
+    `registry` is the URL of an empty PostgreSQL database, else the registry is a file of the context.
 
     Raises:
         Conflict: the context exists already; nothing is changed.
@@ -74,6 +77,7 @@ def create_context(
         ConfigError, Denied, Unavailable: the key store cannot be used.
     """
     paths, folder = _place(name, tenant, environ)
+    _check_registry(registry)
     dialled = _own_endpoint(broker)
     person = check_operator(operator or _login_name())
     context = Context(
@@ -86,6 +90,7 @@ def create_context(
         ca=Layout(folder).fleet_ca,
         cert=Layout(folder).public(f"{OPERATOR}.pem"),
         key=Layout(folder).key(OPERATOR),
+        registry_url=registry,
     )
     names = (dialled.host, *LOCAL_NAMES, urlsplit(context.artifacts).hostname or dialled.host)
 
@@ -110,6 +115,7 @@ def adopt_context(
     device_broker: str | None = None,
     artifacts: str | None = None,
     keystore: str = PLAIN,
+    registry: str | None = None,
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> ContextMade:
@@ -121,6 +127,7 @@ def adopt_context(
         ConfigError, NotFound, Denied: a file is missing, is not what it should be, or its certificate is out of date.
     """
     paths, folder = _place(name, tenant, environ)
+    _check_registry(registry)
     if (cert is None) != (key is None):
         raise UsageError("a certificate needs its key, and a key its certificate", "give both --cert and --key")
     if (username is None) != (password_ref is None):
@@ -150,6 +157,7 @@ def adopt_context(
         key=key,
         username=username,
         password_ref=_settled(password_ref),
+        registry_url=registry,
     )
 
     def fill(layout: Layout, _: Registry, store: KeyStore) -> None:
@@ -171,6 +179,11 @@ def _place(name: str, tenant: str, environ: Mapping[str, str] | None) -> tuple[P
     check_level("tenant", tenant)
     paths = config.home(environ)
     return paths, paths.folder(name)
+
+
+def _check_registry(url: str | None) -> None:
+    if url is not None and not config.is_registry_url(url):
+        raise UsageError("`--registry` is not the URL of a database without its password", config.REGISTRY_MEANT)
 
 
 def _own_endpoint(broker: str) -> Endpoint:
@@ -216,10 +229,26 @@ def _install(context: Context, paths: Paths, fill: Fill, keystore: str, environ:
             for name in (KEYS, PKI, RELEASES):
                 files.private_folder(fresh / name)
             with unless_it_fails(open_store(uri, fresh / KEYS)) as store:
-                with Registry.create(fresh / REGISTRY, context.tenant) as registry:
+                place = context.registry_url or fresh / REGISTRY
+                with _registry(place, context.tenant) as registry, registry.transaction():
                     fill(Layout(fresh), registry, store)
                 config.save_context(context, environ)
     return uri
+
+
+def _registry(place: Path | str, tenant: str) -> Registry:
+    """A new registry; in a database also one that an interrupted `init` has left empty."""
+    try:
+        return Registry.create(place, tenant)
+    except Conflict:
+        if isinstance(place, Path):
+            raise
+        with contextlib.ExitStack() as undo:
+            registry = undo.enter_context(Registry.open(place))
+            if registry.tenant != tenant or registry.count_devices() or registry.certificates():
+                raise
+            undo.pop_all()
+        return registry
 
 
 def _check_absent(context: Context, paths: Paths, environ: Mapping[str, str] | None) -> None:

@@ -23,7 +23,7 @@ def test_a_token_is_shown_once_and_listed_without_itself(typed: Fleetctl, stand:
     (listed,) = typed("provision", "token", "list", "p-1", "-o", "json").json()
     assert list(listed) == ["id", "deviceId", "state", "createdAt", "expiresAt", "usedAt", "certificate", "actor"]
     assert (listed["id"], listed["state"], listed["actor"]) == (made["id"], "valid", "op:alice")
-    assert made["token"] not in "\n".join(sqlite3_dump(stand.fleet.context.registry))
+    assert made["token"] not in "\n".join(sqlite3_dump(stand.fleet.context.folder / "registry.db"))
 
 
 def test_tokens_are_revoked_by_their_ids_and_by_device(typed: Fleetctl) -> None:

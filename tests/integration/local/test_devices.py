@@ -58,7 +58,7 @@ def test_a_fleet_with_external_certificates_says_what_it_lacks(bench: "Bench") -
 
 def test_a_damaged_registry_ends_in_one_line(bench: "Bench") -> None:
     bench.fleet.close()
-    bench.fleet.context.registry.write_bytes(b"not a registry")
+    (bench.folder / "registry.db").write_bytes(b"not a registry")
 
     with LocalFleet(bench.fleet.context) as fleet, pytest.raises(FleetError, match="is damaged"):
         list(fleet.devices.list(Targets()))

@@ -59,7 +59,7 @@ def test_nothing_secret_can_be_read_by_others() -> None:
     context = config.load_context()
     assert {mode(each) for each in context.keys_folder.iterdir()} == {0o600}
     assert {mode(each) for each in (context.folder, context.keys_folder, context.pki_folder)} == {0o700}
-    assert mode(context.registry) == 0o600
+    assert mode(context.folder / "registry.db") == 0o600
     assert mode(config.home().config) == 0o600
 
 
@@ -123,7 +123,7 @@ def test_the_same_again_is_a_conflict_that_changes_nothing() -> None:
 def test_a_registry_that_is_gone_is_restored_or_the_folder_removed() -> None:
     create_context("prod", "acme")
     context = config.load_context()
-    context.registry.unlink()
+    (context.folder / "registry.db").unlink()
     with pytest.raises(ConfigError, match="no registry at") as caught, LocalFleet(context) as fleet:
         fleet.registry.count_devices()
     assert "backup" in caught.value.hint

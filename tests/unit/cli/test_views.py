@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fleetctl.cli import (
+    audit,
     batch,
     broker,
     ca,
@@ -14,6 +15,7 @@ from fleetctl.cli import (
     crl,
     enrolment,
     factory,
+    groups,
     following,
     init,
     issuing,
@@ -39,6 +41,7 @@ from fleetctl.platforms.local.certificates import CertificateDetail, Certificate
 from fleetctl.platforms.local.enrolment.approval import Decision, PendingEnrolment, Reset
 from fleetctl.platforms.local.enrolment.claims import Claim, ClaimMade, ClaimRevoked
 from fleetctl.platforms.local.enrolment.events import ServeEvent
+from fleetctl.platforms.local.groups import Group, GroupDeleted, GroupDetail, GroupMade
 from fleetctl.platforms.local.init import ContextMade
 from fleetctl.platforms.local.manufacture import Manufactured
 from fleetctl.platforms.local.overview import AuthorityEntry, Exported, ListStatus
@@ -48,12 +51,18 @@ from fleetctl.platforms.local.revocation import Revocation
 from fleetctl.platforms.local.signing import RequestMade, Signed
 from fleetctl.platforms.local.succession import AuthorityChange
 from fleetctl.platforms.local.tokens import NewToken, TokenEntry, TokenRevoked
+from fleetctl.platforms.local.trail import Change
 from fleetctl.present.view import View, camel
 
 PAIRS: list[tuple[View, Any]] = [
     (token.NEW, NewToken),
     (token.TOKEN, TokenEntry),
     (token.REVOKED, TokenRevoked),
+    (groups.GROUP, Group),
+    (groups.DETAIL, GroupDetail),
+    (groups.MADE, GroupMade),
+    (groups.DELETED, GroupDeleted),
+    (audit.CHANGE, Change),
     (provision.DEVICE, devices.DeviceEntry),
     (provision.DETAIL, device_records.DeviceDetail),
     (provision.PROVISIONED, device_records.Provisioned),
