@@ -1,6 +1,7 @@
 """Where the program starts: what needs no parser is answered before one is loaded."""
 
 import gc
+import os
 import sys
 
 
@@ -11,6 +12,11 @@ def main() -> int:
 
         sys.stdout.write(f"fleetctl {__version__}\n")
         return 0
+    if "_FLEETCTL_COMPLETE" in os.environ:
+        from fleetctl.cli import quick
+
+        if quick.main():
+            return 0
     # starting makes many objects and no garbage: looking for it would cost a tenth of a short command
     gc.set_threshold(20_000, 20, 20)
     try:

@@ -12,10 +12,9 @@ from typer._completion_classes import BashComplete, FishComplete, ZshComplete
 
 from fleetctl import config
 from fleetctl.cli.parser import Command, CompletionItem
+from fleetctl.cli.quick import BEYOND, MOST, device_ids
 from fleetctl.errors import FleetError
 
-MOST = 200
-BEYOND = "\U0010ffff"
 FIELDS = ("type", "location", "status", "firmware", "idle", "id", "group")
 STATUSES = ("online", "offline", "stale", "unknown")
 PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/+:@-")
@@ -78,8 +77,7 @@ def contexts(incomplete: str) -> list[str]:
 
 def devices(incomplete: str) -> list[str]:
     """Device ids of the current context that begin like this."""
-    statement = "SELECT id FROM devices WHERE id >= ? AND id < ? AND state <> 'retired' ORDER BY id LIMIT ?"
-    return _read(lambda registry: _column(registry.execute(statement, (incomplete, incomplete + BEYOND, MOST))))
+    return device_ids(incomplete, os.environ)
 
 
 def groups(incomplete: str) -> list[str]:
