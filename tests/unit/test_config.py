@@ -172,3 +172,14 @@ def test_finding_the_registry_reads_no_yaml(prod: Context, environ: dict[str, st
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
 
     assert run.stdout.split() == [str(prod.registry), "False"]
+
+
+def test_a_registry_may_be_a_database(prod: Context, environ: dict[str, str]) -> None:
+    url = "postgresql://fleet@db.example.com:5433/fleet"
+    config.save_context(replace(prod, registry_url=url), environ)
+    config.use_context("prod", environ)
+
+    assert config.load_context("prod", environ).registry == url
+    assert config.locate(None, environ).registry == url
+    with pytest.raises(ConfigError, match="`registry` of"):
+        config.save_context(replace(prod, registry_url="postgresql://fleet:hunter2@db/fleet"), environ)

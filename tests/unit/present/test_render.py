@@ -13,7 +13,7 @@ from fleetctl.errors import UsageError
 from fleetctl.present.format import Format
 from fleetctl.present.render import Page, render
 from fleetctl.present.text import cell, cut, is_safe, json_text, safe, width
-from fleetctl.present.view import Field, View, plain
+from fleetctl.present.view import Field, Rows, View, plain
 
 TEXTS = st.text(st.characters(exclude_categories=()))
 VALUES: tuple[object, ...] = (None, "", True, False, 1, 0.5, 3.0, {}, [])
@@ -152,3 +152,22 @@ def test_a_narrow_terminal_cuts_neither_ids_nor_numbers(limit: int) -> None:
     assert "123456" in row
     assert max(width(header), width(row)) <= limit
     assert header.split()[1] == "ID"
+
+
+@pytest.mark.parametrize("format", list(Format))
+@pytest.mark.parametrize("size", [0, 1, 3000])
+def test_a_list_that_comes_one_by_one_looks_like_one_that_is_there(format: Format, size: int) -> None:  # noqa: A002
+    records = [{"id": f"d-{number:04}", "value": number % 7} for number in range(size)]
+    assert printed(Rows(iter(records)), format) == printed(records, format)
+
+
+def test_lines_are_printed_before_the_next_record_is_made() -> None:
+    out = io.StringIO()
+
+    def records() -> Iterator[object]:
+        for number in range(3):
+            assert len(out.getvalue().splitlines()) == number
+            yield {"id": number, "value": None}
+
+    render(Rows(records()), ANY, Page(out, Format.JSONL))
+    assert len(out.getvalue().splitlines()) == 3
