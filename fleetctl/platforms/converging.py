@@ -11,13 +11,13 @@ from fleetctl.platforms.twins import TwinConvergence, TwinEvent
 from fleetctl.wire.document import rfc3339
 from fleetctl.wire.twin import Desired, Reported
 
-LOOK_AGAIN = 5.0
-"""After so many seconds of silence all are looked at: somebody may desire something else by now."""
+LOOK_AGAIN = 10.0
+"""After so many seconds of silence all are read: a message may be lost, and somebody may desire something else by now."""
 WAITING, REFUSED = "waiting", "refused"
 
 
 class Source(Protocol):
-    """Where twins are followed; `read` begins, and accounts for what may have been missed at the end."""
+    """Where twins are followed: `listen` tells what happens, `read` accounts for what may have been missed."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -42,22 +42,17 @@ def until_converged(source: Source, devices: Sequence[Device], timeout: float) -
         named = f"`{devices[0].id}`" if len(devices) == 1 else f"these {len(devices)} devices"
         raise NotFound(f"nothing is desired of {named}", f"set it: fleetctl twin set {devices[0].id} KEY=VALUE")
     deadline = source.now() + timeout
-    source.read(devices)
-    heard: Collection[str] = list(waiting)
-    refused = 0
-    while True:
-        for state in _settled(source, waiting, heard):
+    heard: Collection[str] = ()
+    refused, is_over = 0, False
+    while waiting and not is_over:
+        if source.now() >= deadline:
+            heard, is_over = (), True
+        if not heard:
+            source.read(list(waiting.values()))
+        for state in _settled(source, waiting, heard or list(waiting)):
             refused += state.outcome == REFUSED
             yield state
-        rest = deadline - source.now()
-        if not waiting or rest <= 0:
-            break
-        heard = source.listen(min(rest, LOOK_AGAIN)) or list(waiting)
-    if waiting:
-        source.read(list(waiting.values()))
-    for state in _settled(source, waiting, list(waiting)):
-        refused += state.outcome == REFUSED
-        yield state
+        heard = source.listen(min(max(0.0, deadline - source.now()), LOOK_AGAIN)) if waiting and not is_over else ()
     yield from (source.state(device) for device in waiting.values())
     if (verdict := _verdict(len(devices), refused, len(waiting))) is not None:
         raise verdict
