@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TextIO, TypeVar
 
@@ -114,10 +113,9 @@ class Session:
 
     def refresh(self, targets: "Targets") -> None:
         """Read presence and reported twins from the broker, of all that the selector might match once they are known."""
-        devices = self.devices
-        known = tuple(each.id for each in devices.list(replace(targets, selector=None, limit=None)))
+        known = list(self.devices.candidates(targets))
         if known:
-            devices.refresh(devices.resolve(replace(targets, words=known, selector=None, limit=None)))
+            self.devices.refresh(known)
 
     def chosen(self, targets: "Targets", action: str) -> "Sequence[Device]":
         """The devices that a write is meant for, approved."""

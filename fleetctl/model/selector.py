@@ -84,7 +84,13 @@ class Selector:
     @property
     def is_live(self) -> bool:
         """Whether it asks for what devices report, which grows old in a registry."""
-        return any(field in ("status", "firmware", "idle") or field.startswith("twin.") for field in self.fields)
+        return any(_is_live(field) for field in self.fields)
+
+    @property
+    def lasting(self) -> "Selector | None":
+        """What it asks of what does not grow old: all that it may match whatever devices report; None for every device."""
+        root = _lasting(self.root)
+        return None if root is None else Selector(self.text, root)
 
 
 def parse(text: str, groups: Mapping[str, str] | None = None) -> Selector:
@@ -298,6 +304,20 @@ class _Parser:
         token = self._peek
         shown = "end" if token.kind == "end" else repr(token.text)
         return UsageError(f"unexpected {shown} at {token.at}", f"the selector needs {wanted} there")
+
+
+def _is_live(field: str) -> bool:
+    return field in ("status", "firmware", "idle") or field.startswith("twin.")
+
+
+def _lasting(node: Node) -> Node | None:
+    if isinstance(node, Criterion | Not):
+        return None if any(_is_live(each) for each in _fields(node)) else node
+    found = [_lasting(part) for part in node.parts]
+    parts = tuple(part for part in found if part is not None)
+    if isinstance(node, All):
+        return All(parts) if len(parts) > 1 else next(iter(parts), None)
+    return Either(parts) if len(parts) == len(found) else None
 
 
 def _fields(node: Node) -> Iterable[str]:

@@ -75,6 +75,10 @@ class Devices(Protocol):
         """
         ...
 
+    def candidates(self, targets: Targets) -> Iterator[Device]:
+        """The devices that may be meant once they are heard of: whom to read before a selector asks for what they report."""
+        ...
+
     def remove(
         self, devices: Sequence[Device], reason: str = "cessationOfOperation", *, why: str | None = None
     ) -> "Sequence[Removed]":

@@ -72,8 +72,8 @@ def bare(folder: Path) -> float:
 
 def megabytes(command: list[str], environment: dict[str, str]) -> float:
     """The most memory that one run takes."""
-    code = "import os, resource, sys; os.spawnv(os.P_WAIT, sys.argv[1], sys.argv[1:]); "
-    code += "sys.stderr.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))"
+    code = "import os, resource, sys; status = os.spawnv(os.P_WAIT, sys.argv[1], sys.argv[1:]); "
+    code += "sys.stderr.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(status)"
     done = subprocess.run(
         [sys.executable, "-c", code, *command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True
     )

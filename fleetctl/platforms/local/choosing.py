@@ -23,13 +23,23 @@ def chosen(registry: "Registry", targets: Targets, now: float, *, retired: bool 
     """
     if targets.is_everything and targets.limit is None:
         return registry.records(retired=retired)
-    question = _question(registry, targets, now, retired)
+    asked = None if targets.selector is None else selector_of(registry, targets.selector)
+    question = _question(registry, targets, asked, now, retired)
     registry.check_named([word for word in targets.words if not is_glob(word)], retired=retired)
     if targets.limit is None:
         return question.records()
     from fleetctl.model.selector import Share
 
     return question.limited(Share.parse(targets.limit))
+
+
+def candidates(registry: "Registry", targets: Targets, now: float) -> Iterator["DeviceRecord"]:
+    """The devices that may be meant once they are heard of: of a selector that asks for what they report, what else it asks."""
+    asked = None if targets.selector is None else selector_of(registry, targets.selector)
+    if asked is None or not asked.is_live:
+        return chosen(registry, targets, now)
+    registry.check_named([word for word in targets.words if not is_glob(word)])
+    return _question(registry, targets, asked.lasting, now, retired=False).records()
 
 
 def seen(record: "DeviceRecord", now: float) -> "DeviceView":
@@ -89,11 +99,10 @@ class _Question:
                 yield record
 
 
-def _question(registry: "Registry", targets: Targets, now: float, retired: bool) -> _Question:
+def _question(registry: "Registry", targets: Targets, asked: "Selector | None", now: float, retired: bool) -> _Question:
     from fleetctl.model.selector import Share  # late: `provision list` without -l starts sooner
 
     ids = exact_ids(targets)
-    asked = None if targets.selector is None else selector_of(registry, targets.selector)
     if targets.limit is not None:
         Share.parse(targets.limit)
     asked = _with_words(asked, targets.words) if ids is None else asked

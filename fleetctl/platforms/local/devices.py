@@ -80,6 +80,11 @@ class LocalDevices:
         records = self._chosen(require_named(targets), self.fleet.clock(), retired=retired and exact_ids(targets) is not None)
         return require_any([record.device for record in records], targets)
 
+    def candidates(self, targets: Targets) -> Iterator[Device]:
+        from fleetctl.platforms.local.choosing import candidates
+
+        return (record.device for record in candidates(self.fleet.registry, targets, self.fleet.clock()))
+
     def status(self, device_id: str) -> "DeviceStatus":
         """Its state with the timeline and its certificates; raises `NotFound`."""
         from fleetctl.platforms.local.lifecycle import status

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +82,9 @@ class MemoryDevices:
             [held.device for held in self._chosen(require_named(targets), retired=retired and exact_ids(targets) is not None)],
             targets,
         )
+
+    def candidates(self, targets: Targets) -> Iterator[Device]:
+        return (held.device for held in self._chosen(replace(targets, selector=None, limit=None)))
 
     def status(self, device_id: str) -> DeviceStatus:
         return lifecycle.status(self.fleet, self.show(device_id))

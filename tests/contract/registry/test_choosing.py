@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fleetctl.errors import NotFound, UsageError
 from fleetctl.model.device import Device, DevicePath
-from fleetctl.platforms.local.choosing import chosen
+from fleetctl.platforms.local.choosing import candidates, chosen
 from fleetctl.platforms.local.choosing import seen as seen_at
 from fleetctl.platforms.protocol import Targets
 from fleetctl.platforms.targets import choose
@@ -104,3 +104,20 @@ def test_the_ids_that_are_named_must_be_there(fleet: Registry) -> None:
 def test_a_selector_sees_what_was_heard(fleet: Registry) -> None:
     record = next(iter(fleet.records(["p-0001"])))
     assert seen_at(record, NOW) == seen(record)
+
+
+@pytest.mark.parametrize(
+    ("selector", "count"),
+    [
+        ("site=s1,status=online", 500),
+        ("site=s1,(status=online or firmware<2.0.0)", 500),
+        ("site=s1 or status=online", 1500),
+        ("status=online", 1500),
+        ("site=s1", 500),
+        ("site=s1,group!=fresh", 500),
+    ],
+)
+def test_whom_to_read_before_a_selector_asks_for_what_they_report(fleet: Registry, selector: str, count: int) -> None:
+    fleet.add_group(GroupRow("fresh", "site=s2,idle<1h", "2026"))
+    assert len(list(candidates(fleet, Targets((), selector, None), NOW))) == count
+    assert len(list(candidates(fleet, Targets(("p-0001",), selector, "10%"), NOW))) <= 1
