@@ -15,6 +15,7 @@ from fleetctl.cli import (
     enrolment,
     factory,
     init,
+    inspection,
     issuing,
     lifecycle,
     ota,
@@ -28,16 +29,20 @@ from fleetctl.cli import (
     twin,
 )
 from fleetctl.mqtt.settings import Finding
+from fleetctl.pki.inspect import Inspected
 from fleetctl.platforms import device_records, devices, messages, twins, updates
 from fleetctl.platforms.local.applying import Applied
 from fleetctl.platforms.local.batches import BatchEntry, BatchReport, ProfileEntry
 from fleetctl.platforms.local.broker import BrokerEvent
 from fleetctl.platforms.local.bulk import BulkIssued
 from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
+from fleetctl.platforms.local.checking import Finding
 from fleetctl.platforms.local.enrolment.approval import Decision, PendingEnrolment, Reset
 from fleetctl.platforms.local.enrolment.claims import Claim, ClaimMade, ClaimRevoked
 from fleetctl.platforms.local.enrolment.events import ServeEvent
+from fleetctl.platforms.local.exporting import Exported
 from fleetctl.platforms.local.init import ContextMade
+from fleetctl.platforms.local.judging import Print, Verified
 from fleetctl.platforms.local.manufacture import Manufactured
 from fleetctl.platforms.local.overview import AuthorityEntry, Exported, ListStatus
 from fleetctl.platforms.local.rendering import RenderedFile
@@ -76,6 +81,11 @@ PAIRS: list[tuple[View, Any]] = [
     (certs.CERTIFICATE, CertificateEntry),
     (certs.DETAIL, CertificateDetail),
     (issuing.ISSUED, Issued),
+    (inspection.FINDING, Finding),
+    (inspection.INSPECTED, Inspected),
+    (inspection.VERIFIED, Verified),
+    (inspection.PRINT, Print),
+    (inspection.EXPORTED, Exported),
     (renewing.RENEWED, Renewed),
     (issuing.BULK, BulkIssued),
     (issuing.SIGNED, Signed),
