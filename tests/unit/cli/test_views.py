@@ -36,11 +36,11 @@ from fleetctl.platforms.local.batches import BatchEntry, BatchReport, ProfileEnt
 from fleetctl.platforms.local.broker import BrokerEvent
 from fleetctl.platforms.local.bulk import BulkIssued
 from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
-from fleetctl.platforms.local.checking import Finding
+from fleetctl.platforms.local.checking import Finding as CertificateFinding
 from fleetctl.platforms.local.enrolment.approval import Decision, PendingEnrolment, Reset
 from fleetctl.platforms.local.enrolment.claims import Claim, ClaimMade, ClaimRevoked
 from fleetctl.platforms.local.enrolment.events import ServeEvent
-from fleetctl.platforms.local.exporting import Exported
+from fleetctl.platforms.local.exporting import Exported as IdentityExported
 from fleetctl.platforms.local.init import ContextMade
 from fleetctl.platforms.local.judging import Print, Verified
 from fleetctl.platforms.local.manufacture import Manufactured
@@ -81,11 +81,11 @@ PAIRS: list[tuple[View, Any]] = [
     (certs.CERTIFICATE, CertificateEntry),
     (certs.DETAIL, CertificateDetail),
     (issuing.ISSUED, Issued),
-    (inspection.FINDING, Finding),
+    (inspection.FINDING, CertificateFinding),
     (inspection.INSPECTED, Inspected),
     (inspection.VERIFIED, Verified),
     (inspection.PRINT, Print),
-    (inspection.EXPORTED, Exported),
+    (inspection.EXPORTED, IdentityExported),
     (renewing.RENEWED, Renewed),
     (issuing.BULK, BulkIssued),
     (issuing.SIGNED, Signed),

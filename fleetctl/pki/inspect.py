@@ -1,0 +1,277 @@
+"""What certificates, requests and revocation lists say, put into words; nothing is believed, and nothing hostile gets further."""
+
+import base64
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import AttributeOID
+
+from fleetctl.errors import Malformed
+from fleetctl.model.certificate import serial_text
+from fleetctl.pki.csr import normalised, spki_of, weakness
+from fleetctl.wire.document import rfc3339
+
+LIMIT = 64 << 20
+MOST = 1000
+TEXT_LIMIT = 2000
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----(.*?)-----END \1-----", re.DOTALL)
+_BROKEN = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
+_HINT = "look at it with openssl asn1parse -in FILE"
+
+T = TypeVar("T")
+E = TypeVar("E", bound=x509.ExtensionType)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """One object of a file: `kind` is certificate, request, list, or privateKey, of which nothing is shown.
+
+    `entries` counts what a list names; `problems` is what does not parse, or is too weak to be trusted.
+    """
+
+    kind: str
+    subject: str | None = None
+    issuer: str | None = None
+    serial: str | None = None
+    not_before: str | None = None
+    not_after: str | None = None
+    key: str | None = None
+    spki: str | None = None
+    signature: str | None = None
+    names: tuple[str, ...] = ()
+    usage: tuple[str, ...] = ()
+    authority: bool | None = None
+    path_length: int | None = None
+    fingerprint: str | None = None
+    number: int | None = None
+    entries: int | None = None
+    challenge: bool | None = None
+    problems: tuple[str, ...] = ()
+
+
+def inspect(data: bytes) -> list[Inspected]:
+    """Every object in PEM or the one in DER; raises `Malformed` where there is none, or too much."""
+    if len(data) > LIMIT:
+        raise Malformed(f"that is more than {LIMIT} bytes", "name the right file")
+    if b"-----BEGIN" not in data:
+        return [_of_der(data)]
+    found: list[Inspected] = []
+    for block in _BLOCK.finditer(data):
+        label = block[1].decode()
+        if len(found) == MOST:
+            raise Malformed(f"there are more than {MOST} objects in it", "split the file")
+        if label.endswith("PRIVATE KEY"):
+            found.append(Inspected("privateKey"))
+        elif (read := _READERS.get(label)) is not None:
+            found.append(_parsed(read, block[0], label.lower()))
+    if not found:
+        raise Malformed("it holds no certificate, request or revocation list", _HINT)
+    return found
+
+
+def certificate_words(certificate: x509.Certificate) -> Inspected:
+    """What a certificate says."""
+    reading = _Reading()
+    read = reading.read
+    key = read("key", certificate.public_key)
+    constraints = reading.extension(certificate, x509.BasicConstraints)
+    return Inspected(
+        "certificate",
+        subject=read("subject", lambda: _name(certificate.subject)),
+        issuer=read("issuer", lambda: _name(certificate.issuer)),
+        serial=read("serial", lambda: serial_text(certificate.serial_number)),
+        not_before=read("begin", lambda: _time(certificate.not_valid_before_utc)),
+        not_after=read("end", lambda: _time(certificate.not_valid_after_utc)),
+        key=reading.key(key),
+        spki=None if key is None else read("key", lambda: spki_of(key)),
+        signature=reading.signature(lambda: certificate.signature_hash_algorithm, certificate),
+        names=_names(reading.extension(certificate, x509.SubjectAlternativeName)),
+        usage=_usage(reading.extension(certificate, x509.KeyUsage), reading.extension(certificate, x509.ExtendedKeyUsage)),
+        authority=constraints.ca if constraints is not None else False,
+        path_length=None if constraints is None else constraints.path_length,
+        fingerprint=f"sha256:{certificate.fingerprint(hashes.SHA256()).hex()}",
+        problems=tuple(reading.problems),
+    )
+
+
+def _request_words(request: x509.CertificateSigningRequest) -> Inspected:
+    reading = _Reading()
+    read = reading.read
+    key = read("key", request.public_key)
+    if not read("signature", lambda: request.is_signature_valid):
+        reading.problems.append("its signature is not that of its key")
+    return Inspected(
+        "request",
+        subject=read("subject", lambda: _name(request.subject)),
+        key=reading.key(key),
+        spki=None if key is None else read("key", lambda: spki_of(key)),
+        signature=reading.signature(lambda: request.signature_hash_algorithm, request),
+        names=_names(reading.extension(request, x509.SubjectAlternativeName)),
+        challenge=any(
+            each.oid == AttributeOID.CHALLENGE_PASSWORD for each in read("attributes", lambda: request.attributes) or ()
+        ),
+        problems=tuple(reading.problems),
+    )
+
+
+def _is_challenged(attributes: x509.Attributes | None) -> bool:
+    return any(each.oid == AttributeOID.CHALLENGE_PASSWORD for each in attributes or ())
+
+
+def _list_words(crl: x509.CertificateRevocationList) -> Inspected:
+    reading = _Reading()
+    read = reading.read
+    number = reading.extension(crl, x509.CRLNumber)
+    return Inspected(
+        "list",
+        issuer=read("issuer", lambda: _name(crl.issuer)),
+        not_before=read("begin", lambda: _time(crl.last_update_utc)),
+        not_after=read("end", lambda: _time(crl.next_update_utc)),
+        signature=reading.signature(lambda: crl.signature_hash_algorithm, crl),
+        fingerprint=f"sha256:{crl.fingerprint(hashes.SHA256()).hex()}",
+        number=None if number is None else number.crl_number,
+        entries=read("entries", lambda: len(crl)),
+        problems=tuple(reading.problems),
+    )
+
+
+class _Reading:
+    """Reads the parts of one object; what does not parse is noted, and the rest is read all the same."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def read(self, what: str, get: Callable[[], T]) -> T | None:
+        try:
+            return get()
+        except _BROKEN:
+            self.problems.append(f"its {what} does not parse")
+            return None
+
+    def extension(self, holder: "_Extended", kind: type[E]) -> E | None:
+        try:
+            return holder.extensions.get_extension_for_class(kind).value
+        except x509.ExtensionNotFound:
+            return None
+        except (*_BROKEN, x509.DuplicateExtension):
+            if "its extensions do not parse" not in self.problems:
+                self.problems.append("its extensions do not parse")
+            return None
+
+    def key(self, key: object) -> str | None:
+        flaw = None if key is None else weakness(key)
+        if flaw is not None:
+            self.problems.append(f"its key is too weak: {flaw}")
+        return None if key is None else key_words(key)
+
+    def signature(self, get: Callable[[], hashes.HashAlgorithm | None], holder: object) -> str | None:
+        digest = self.read("signature", get)
+        if digest is not None and digest.name in ("md5", "sha1"):
+            self.problems.append(f"its signature is over {digest.name}, which proves nothing")
+        oid = self.read("signature", lambda: str(holder.signature_algorithm_oid._name))  # type: ignore[attr-defined]  # noqa: SLF001
+        return oid if digest is None else oid or digest.name
+
+
+_Extended = x509.Certificate | x509.CertificateSigningRequest | x509.CertificateRevocationList
+
+
+def key_words(key: object) -> str:
+    """The kind of a key with its size: `secp256r1`, `ed25519`, `rsa2048`."""
+    match key:
+        case ec.EllipticCurvePublicKey():
+            return key.curve.name
+        case rsa.RSAPublicKey():
+            return f"rsa{key.key_size}"
+    return type(key).__name__.removesuffix("PublicKey").lower()
+
+
+def _of_der(data: bytes) -> Inspected:
+    for read in (_read_certificate_der, _read_request_der, _read_list_der):
+        try:
+            return read(data)
+        except _BROKEN:
+            continue
+    raise Malformed("that is neither PEM nor a certificate, request or revocation list in DER", _HINT)
+
+
+def _parsed(read: Callable[[bytes], Inspected], data: bytes, what: str) -> Inspected:
+    try:
+        return read(data)
+    except _BROKEN as error:
+        raise Malformed(f"the {what} in it does not parse", _HINT) from error
+
+
+def _read_certificate(pem: bytes) -> Inspected:
+    return certificate_words(x509.load_pem_x509_certificate(pem))
+
+
+def _read_request(pem: bytes) -> Inspected:
+    return _read_request_der(base64.b64decode(b"".join(pem.split(b"-----")[2].split()), validate=True))
+
+
+def _read_list(pem: bytes) -> Inspected:
+    return _list_words(x509.load_pem_x509_crl(pem))
+
+
+def _read_certificate_der(der: bytes) -> Inspected:
+    return certificate_words(x509.load_der_x509_certificate(der))
+
+
+def _read_request_der(der: bytes) -> Inspected:
+    return _request_words(x509.load_der_x509_csr(normalised(der)))
+
+
+def _read_list_der(der: bytes) -> Inspected:
+    return _list_words(x509.load_der_x509_crl(der))
+
+
+_READERS: dict[str, Callable[[bytes], Inspected]] = {
+    "CERTIFICATE": _read_certificate,
+    "X509 CERTIFICATE": _read_certificate,
+    "CERTIFICATE REQUEST": _read_request,
+    "NEW CERTIFICATE REQUEST": _read_request,
+    "X509 CRL": _read_list,
+}
+
+
+def _name(name: x509.Name) -> str:
+    return name.rfc4514_string()[:TEXT_LIMIT]
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else rfc3339(moment.timestamp())
+
+
+def _names(names: x509.SubjectAlternativeName | None) -> tuple[str, ...]:
+    return () if names is None else tuple(_general(each)[:TEXT_LIMIT] for each in list(names)[:MOST])
+
+
+def _general(name: x509.GeneralName) -> str:
+    match name:
+        case x509.DNSName():
+            return f"dns:{name.value}"
+        case x509.IPAddress():
+            return f"ip:{name.value}"
+        case x509.UniformResourceIdentifier():
+            return f"uri:{name.value}"
+        case x509.RFC822Name():
+            return f"email:{name.value}"
+    return type(name).__name__
+
+
+def _usage(usage: x509.KeyUsage | None, extended: x509.ExtendedKeyUsage | None) -> tuple[str, ...]:
+    bits = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign")
+    words: list[str] = [] if usage is None else [_camel(bit) for bit in (*bits, "crl_sign") if getattr(usage, bit)]
+    return (*words, *(each._name for each in extended or ()))  # noqa: SLF001
+
+
+def _camel(text: str) -> str:
+    first, *rest = text.split("_")
+    return first + "".join(word.capitalize() for word in rest)
