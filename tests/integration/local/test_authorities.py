@@ -4,6 +4,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
@@ -27,6 +28,9 @@ from fleetctl.platforms.local.registering import register
 from fleetctl.platforms.local.succession import Wanted, init_authority, retire, rotate
 from fleetctl.wire import bundle
 from tests.integration.local.test_revocation import REFUSALS, broker, connect
+
+if TYPE_CHECKING:
+    from tests.conftest import Fleetctl
 
 WANTED = Wanted()
 
@@ -106,7 +110,7 @@ def test_a_running_broker_takes_the_new_authority_and_lets_go_of_the_retired_one
         ca, cert, key = (tmp_path / "p-2" / name for name in (bundle.AUTHORITY, bundle.CERTIFICATE, bundle.KEY))
         new = Endpoint.parse_url(context.device_broker, ca=ca, cert=cert, key=key)
         connect(new, "p-2").close()
-        with pytest.raises(Conflict, match="1 good certificates hang below `device-issuing`"):
+        with pytest.raises(Conflict, match="1 good certificate below `device-issuing`"):
             retire(fleet, "device-issuing")
         assert retire(fleet, "device-issuing", force=True).broker_reloaded
         with pytest.raises(REFUSALS):
@@ -234,3 +238,30 @@ def test_a_role_is_exported_as_its_listener_accepts_it_and_the_root_alone(fleet:
     assert common_names(root) == ["device-root"]
     entry = next(each for each in overview.entries(fleet) if each.name == "device-issuing")
     assert (entry.role, entry.kind, entry.state, entry.key_type, entry.store) == ("devices", "issuing", "active", "p256", "plain")
+
+
+def test_every_command_warns_of_a_list_that_is_late_and_the_verbs_show_and_mend_it(
+    fleet: LocalFleet, fleetctl: "Fleetctl"
+) -> None:
+    assert "warning" not in fleetctl("provision", "list").err
+    fleet.registry.write("UPDATE crls SET next_update = ? WHERE authority = 'fleet-ca'", (int(time.time()) + 60,))
+    fleet.registry.write("UPDATE crls SET this_update = this_update - 3600 WHERE authority = 'fleet-ca'")
+    assert "the revocation list of fleet-ca is past half of its life" in fleetctl("provision", "list").err
+    assert fleetctl("certs", "crl", "status").status == 11
+    (first, *_) = fleetctl("certs", "crl", "build", "-o", "json").json()
+    assert list(first) == ["authority", "number", "entries", "thisUpdate", "nextUpdate", "state", "obeyed"]
+    assert "warning" not in fleetctl("certs", "crl", "status").err
+
+
+def test_the_verbs_of_authorities_print_these_keys(fleet: LocalFleet, fleetctl: "Fleetctl") -> None:
+    change = fleetctl("certs", "ca", "rotate", "devices", "-o", "json").json()
+    assert list(change) == [
+        *("name", "role", "outcome", "superseded", "certificates", "notAfter", "brokerRunning", "brokerReloaded", "detail")
+    ]
+    entry = fleetctl("certs", "ca", "show", "device-issuing-2", "-o", "json").json()[0]
+    assert list(entry) == [
+        *("name", "role", "kind", "state", "keyType", "store", "notBefore", "notAfter", "certificates", "serial"),
+        *("fingerprint", "profile"),
+    ]
+    exported = fleetctl("certs", "ca", "export", "devices", "--root", "-o", "json").json()
+    assert (list(exported), exported["certificates"]) == (["name", "certificates", "pem", "file"], 1)
