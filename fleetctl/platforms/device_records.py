@@ -130,7 +130,8 @@ class Imported:
 class Removed:
     """What became of a device that was removed: `cleared` is False while its retained messages wait in the outbox.
 
-    `sessions_cut`: the broker has no connection of it any more; None where nobody here can tell.
+    `sessions_cut`: the broker has no connection of it any more; None where nobody here can tell. `detail` is what did not happen
+    to its certificates, and what to do; None where everything did.
     """
 
     id: str
@@ -138,3 +139,4 @@ class Removed:
     revoked: int
     cleared: bool
     sessions_cut: bool | None = None
+    detail: str | None = None

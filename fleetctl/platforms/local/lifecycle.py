@@ -75,14 +75,21 @@ def resume(fleet: "LocalFleet", devices: Sequence[Device], why: str | None) -> l
 def remove(fleet: "LocalFleet", devices: Sequence[Device], reason: str, why: str | None) -> list[Removed]:
     """Revoke first, then retire, then clear: whatever stops it, repeating it finishes."""
     present = [device for device in devices if fleet.registry.device(device.id).state.present]
-    revoked, cut = revoke(fleet, present, reason)
+    revoked, reports = _revoke(fleet, present, reason)
+    cut, details = _cut_by(reports), _details_by(reports)
     outcomes = [(device.id, _retire(fleet, device, why)) for device in devices]
     cleared = flushed(fleet)
-    return [Removed(name, outcome, revoked.get(name, 0), cleared, cut.get(name)) for name, outcome in outcomes]
+    return [Removed(name, outcome, revoked.get(name, 0), cleared, cut.get(name), details.get(name)) for name, outcome in outcomes]
 
 
 def revoke(fleet: "LocalFleet", devices: Sequence[Device], reason: str) -> tuple[dict[str, int], dict[str, bool | None]]:
-    """Revoke for good what is valid or on hold: how many certificates of each device, and whether its sessions are cut.
+    """Revoke for good what is valid or on hold: how many certificates of each device, and whether its sessions are cut."""
+    counts, reports = _revoke(fleet, devices, reason)
+    return counts, _cut_by(reports)
+
+
+def _revoke(fleet: "LocalFleet", devices: Sequence[Device], reason: str) -> tuple[dict[str, int], list["Revocation"]]:
+    """How many certificates of each device, and what became of them.
 
     Of a device that has none left, the last one is named again, so that what was interrupted is finished.
     """
@@ -96,7 +103,7 @@ def revoke(fleet: "LocalFleet", devices: Sequence[Device], reason: str) -> tuple
         good = [row for row in held if row.revoked_at is None or row.reason == HOLD]
         counts[device.id] = len(good)
         rows += good or held[-1:]
-    return counts, _cut_by(_revoked(fleet, rows, wanted) if rows else [])
+    return counts, _revoked(fleet, rows, wanted) if rows else []
 
 
 def _revoked(fleet: "LocalFleet", rows: Sequence["CertificateRow"], reason: "Reason") -> list["Revocation"]:
@@ -133,6 +140,15 @@ def _cut_by(reports: Sequence["Revocation"]) -> dict[str, bool | None]:
         before = found.get(report.subject, report.sessions_cut)
         found[report.subject] = report.sessions_cut and before
     return found
+
+
+def _details_by(reports: Sequence["Revocation"]) -> dict[str, str]:
+    """What did not happen, by subject: each sentence once."""
+    found: dict[str, dict[str, None]] = {}
+    for report in reports:
+        if report.detail is not None:
+            found.setdefault(report.subject, {})[report.detail] = None
+    return {subject: "; ".join(details) for subject, details in found.items()}
 
 
 def clear(fleet: "LocalFleet", device: Device, channels: Sequence[Channel], at: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fleetctl.errors import ConfigError, Conflict, FleetError, NotFound
 from fleetctl.model.certificate import Reason
+from fleetctl.model.device import LifeCycle
 from fleetctl.pki import crl
 from fleetctl.platforms.local import running
 from fleetctl.platforms.local.cutting import cut
@@ -46,10 +47,11 @@ class Revocation:
     detail: str | None = None
 
 
-def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason) -> list[Revocation]:
+def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason, *, moves: bool = False) -> list[Revocation]:
     """Revoke certificates for good: one list and one word to the broker, however many they are.
 
-    Repeating it changes nothing, but finishes what was interrupted.
+    Repeating it changes nothing, but finishes what was interrupted. Where it `moves` devices, those that have no good
+    certificate left are `revoked` from now on.
 
     Raises:
         Conflict: one is of a registered authority, whose list is not ours to make.
@@ -58,6 +60,8 @@ def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason) 
     _check_ours(fleet, rows)
     with fleet.registry.transaction():
         fresh = [fleet.registry.revoke_certificate(row.serial, reason, rfc3339(fleet.clock())) for row in rows]
+        if moves:
+            _move(fleet, sorted({row.device_id for row, new in zip(rows, fresh, strict=True) if new and row.device_id}), reason)
         step = _publish(fleet, rows)
     return _told(fleet, rows, step, dict(zip((row.serial for row in rows), fresh, strict=True)))
 
@@ -92,6 +96,16 @@ def _check_ours(fleet: "LocalFleet", rows: Iterable[CertificateRow]) -> None:
                 f"certificate `{row.serial}` of `{row.subject}` is for the registered authority `{row.authority}` to revoke",
                 f"keep the device out here: fleetctl provision suspend {row.device_id or row.subject}",
             )
+
+
+def _move(fleet: "LocalFleet", device_ids: Iterable[str], reason: Reason) -> None:
+    """A certificate on hold may come back, so its device stays suspended; one that has run out is good for nothing."""
+    registry, at = fleet.registry, rfc3339(fleet.clock())
+    for device_id in device_ids:
+        held = registry.certificates(device_id)
+        good = [row for row in held if row.not_after > at and (row.revoked_at is None or row.reason == HOLD)]
+        if not good and registry.device(device_id).state.present:
+            registry.move_device(device_id, LifeCycle.REVOKED, event="revoked", at=at, reason=reason, actor=fleet.actor)
 
 
 def _publish(fleet: "LocalFleet", rows: Sequence[CertificateRow], *, anew: bool = False) -> _Step:
