@@ -11,7 +11,7 @@ from fleetctl.pki import crl
 from fleetctl.platforms.local import running
 from fleetctl.platforms.local.cutting import cut
 from fleetctl.platforms.local.layout import Layout
-from fleetctl.platforms.local.lists import check_obeyed, lists_of, write_lists
+from fleetctl.platforms.local.lists import check_obeyed, lists_of, refresh_due, write_lists
 from fleetctl.platforms.local.running import Obedience, have_it_read
 from fleetctl.registry import CertificateRow
 from fleetctl.registry.certificates import HOLD
@@ -63,7 +63,9 @@ def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason, 
         if moves:
             _move(fleet, sorted({row.device_id for row, new in zip(rows, fresh, strict=True) if new and row.device_id}), reason)
         step = _publish(fleet, rows)
-    return _told(fleet, rows, step, dict(zip((row.serial for row in rows), fresh, strict=True)))
+    reports = _told(fleet, rows, step, dict(zip((row.serial for row in rows), fresh, strict=True)))
+    refresh_due(fleet)
+    return reports
 
 
 def enforce(fleet: "LocalFleet", device_ids: Sequence[str]) -> list[Revocation]:
