@@ -17,6 +17,8 @@ from fleetctl.wire.document import rfc3339
 if TYPE_CHECKING:
     from fleetctl.platforms.local.fleet import LocalFleet
 
+FORGOTTEN = ("reset", "replaced")
+
 
 @dataclass(frozen=True, slots=True)
 class PendingEnrolment:
@@ -160,18 +162,18 @@ def _restart(fleet: "LocalFleet", device: Device, reason: str) -> bool:
     registry, at, actor = fleet.registry, rfc3339(fleet.clock()), fleet.actor
     with registry.transaction():
         moved = registry.move_device(device.id, LifeCycle.MANUFACTURED, event="reset", at=at, reason=reason, actor=actor)
-        if _forget(fleet, device, at) and not moved:
+        if forget(fleet, device, at, "reset") and not moved:
             registry.note(device.id, "reset", at=at, reason=reason, actor=actor)
             moved = True
         lifecycle.clear(fleet, device, RETAINED_CHANNELS[:1], at)
     return moved
 
 
-def _forget(fleet: "LocalFleet", device: Device, at: str) -> bool:
-    """Whether there was anything that would have kept it from enrolling."""
-    rows = [row for row in fleet.registry.enrolments(device_id=device.id) if row.spki and row.code != "reset"]
+def forget(fleet: "LocalFleet", device: Device, at: str, code: str) -> bool:
+    """Whether there was anything that would have kept it from enrolling; `code` says from now on what became of it."""
+    rows = [row for row in fleet.registry.enrolments(device_id=device.id) if row.spki and row.code not in FORGOTTEN]
     for row in rows:
-        fleet.registry.settle_enrolment(row.id, EnrolmentState.REJECTED, at=at, code="reset")
+        fleet.registry.settle_enrolment(row.id, EnrolmentState.REJECTED, at=at, code=code)
     return bool(rows)
 
 
