@@ -1,8 +1,8 @@
 """What certificates, requests and revocation lists say, put into words; nothing is believed, and nothing hostile gets further."""
 
 import base64
-import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import AttributeOID
+from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from fleetctl.errors import Malformed
 from fleetctl.model.certificate import serial_text
@@ -21,8 +21,33 @@ from fleetctl.wire.document import rfc3339
 LIMIT = 64 << 20
 MOST = 1000
 TEXT_LIMIT = 2000
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----(.*?)-----END \1-----", re.DOTALL)
+NUMBER_BITS = 160
+"""RFC 5280 section 5.2.3: a list's number has at most 20 octets."""
+_LABEL_LIMIT = 40
 _BROKEN = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
+_USES = {
+    ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
+    ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
+    ExtendedKeyUsageOID.CODE_SIGNING: "codeSigning",
+    ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
+    ExtendedKeyUsageOID.TIME_STAMPING: "timeStamping",
+    ExtendedKeyUsageOID.OCSP_SIGNING: "ocspSigning",
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: "any",
+}
+_SIGNATURES = {
+    SignatureAlgorithmOID.ECDSA_WITH_SHA256: "ecdsa-with-SHA256",
+    SignatureAlgorithmOID.ECDSA_WITH_SHA384: "ecdsa-with-SHA384",
+    SignatureAlgorithmOID.ECDSA_WITH_SHA512: "ecdsa-with-SHA512",
+    SignatureAlgorithmOID.ECDSA_WITH_SHA1: "ecdsa-with-SHA1",
+    SignatureAlgorithmOID.RSA_WITH_SHA256: "rsa-with-SHA256",
+    SignatureAlgorithmOID.RSA_WITH_SHA384: "rsa-with-SHA384",
+    SignatureAlgorithmOID.RSA_WITH_SHA512: "rsa-with-SHA512",
+    SignatureAlgorithmOID.RSA_WITH_SHA1: "rsa-with-SHA1",
+    SignatureAlgorithmOID.RSA_WITH_MD5: "rsa-with-MD5",
+    SignatureAlgorithmOID.RSASSA_PSS: "rsa-pss",
+    SignatureAlgorithmOID.ED25519: "ed25519",
+    SignatureAlgorithmOID.ED448: "ed448",
+}
 _HINT = "look at it with openssl asn1parse -in FILE"
 
 T = TypeVar("T")
@@ -42,14 +67,14 @@ class Inspected:
     serial: str | None = None
     not_before: str | None = None
     not_after: str | None = None
-    key: str | None = None
-    spki: str | None = None
-    signature: str | None = None
-    names: tuple[str, ...] = ()
-    usage: tuple[str, ...] = ()
-    authority: bool | None = None
+    key_type: str | None = None
+    signature_algorithm: str | None = None
+    san: tuple[str, ...] | None = None
+    usages: tuple[str, ...] | None = None
+    is_authority: bool | None = None
     path_length: int | None = None
     fingerprint: str | None = None
+    spki: str | None = None
     number: int | None = None
     entries: int | None = None
     challenge: bool | None = None
@@ -60,20 +85,37 @@ def inspect(data: bytes) -> list[Inspected]:
     """Every object in PEM or the one in DER; raises `Malformed` where there is none, or too much."""
     if len(data) > LIMIT:
         raise Malformed(f"that is more than {LIMIT} bytes", "name the right file")
-    if b"-----BEGIN" not in data:
-        return [_of_der(data)]
-    found: list[Inspected] = []
-    for block in _BLOCK.finditer(data):
-        label = block[1].decode()
-        if len(found) == MOST:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library warns of what is noted here among the problems
+        return list(_of_pem(data)) if b"-----BEGIN " in data else [_of_der(data)]
+
+
+def _of_pem(data: bytes) -> Iterator[Inspected]:
+    found = 0
+    for label, body in _blocks(data):
+        read = _READERS.get(label)
+        if read is None and not label.endswith("PRIVATE KEY"):
+            continue
+        found += 1
+        if found > MOST:
             raise Malformed(f"there are more than {MOST} objects in it", "split the file")
-        if label.endswith("PRIVATE KEY"):
-            found.append(Inspected("privateKey"))
-        elif (read := _READERS.get(label)) is not None:
-            found.append(_parsed(read, block[0], label.lower()))
+        yield Inspected("privateKey") if read is None else _parsed(read, body, label.lower())
     if not found:
         raise Malformed("it holds no certificate, request or revocation list", _HINT)
-    return found
+
+
+def _blocks(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Label and text of each block of PEM; every byte is looked at once, whatever the file is."""
+    begin, dashes, at = b"-----BEGIN ", b"-----", 0
+    while (start := data.find(begin, at)) >= 0:
+        named = start + len(begin)
+        text = data.find(dashes, named, named + _LABEL_LIMIT + len(dashes))
+        label = data[named:text] if text >= 0 else b""
+        end = data.find(b"-----END " + label + dashes, text) if label else -1
+        if end < 0:
+            raise Malformed("a block of PEM in it has no end", _HINT)
+        yield label.decode("ascii", errors="replace"), data[text + len(dashes) : end]
+        at = end
 
 
 def certificate_words(certificate: x509.Certificate) -> Inspected:
@@ -89,12 +131,12 @@ def certificate_words(certificate: x509.Certificate) -> Inspected:
         serial=read("serial", lambda: serial_text(certificate.serial_number)),
         not_before=read("begin", lambda: _time(certificate.not_valid_before_utc)),
         not_after=read("end", lambda: _time(certificate.not_valid_after_utc)),
-        key=reading.key(key),
+        key_type=reading.key(key),
         spki=None if key is None else read("key", lambda: spki_of(key)),
-        signature=reading.signature(lambda: certificate.signature_hash_algorithm, certificate),
-        names=_names(reading.extension(certificate, x509.SubjectAlternativeName)),
-        usage=_usage(reading.extension(certificate, x509.KeyUsage), reading.extension(certificate, x509.ExtendedKeyUsage)),
-        authority=constraints.ca if constraints is not None else False,
+        signature_algorithm=reading.signature(lambda: certificate.signature_hash_algorithm, certificate),
+        san=_names(reading.extension(certificate, x509.SubjectAlternativeName)),
+        usages=_usages(reading.extension(certificate, x509.KeyUsage), reading.extension(certificate, x509.ExtendedKeyUsage)),
+        is_authority=constraints.ca if constraints is not None else False,
         path_length=None if constraints is None else constraints.path_length,
         fingerprint=f"sha256:{certificate.fingerprint(hashes.SHA256()).hex()}",
         problems=tuple(reading.problems),
@@ -110,13 +152,12 @@ def _request_words(request: x509.CertificateSigningRequest) -> Inspected:
     return Inspected(
         "request",
         subject=read("subject", lambda: _name(request.subject)),
-        key=reading.key(key),
+        key_type=reading.key(key),
         spki=None if key is None else read("key", lambda: spki_of(key)),
-        signature=reading.signature(lambda: request.signature_hash_algorithm, request),
-        names=_names(reading.extension(request, x509.SubjectAlternativeName)),
-        challenge=any(
-            each.oid == AttributeOID.CHALLENGE_PASSWORD for each in read("attributes", lambda: request.attributes) or ()
-        ),
+        signature_algorithm=reading.signature(lambda: request.signature_hash_algorithm, request),
+        san=_names(reading.extension(request, x509.SubjectAlternativeName)),
+        usages=_usages(reading.extension(request, x509.KeyUsage), reading.extension(request, x509.ExtendedKeyUsage)),
+        challenge=_is_challenged(read("attributes", lambda: request.attributes)),
         problems=tuple(reading.problems),
     )
 
@@ -134,9 +175,9 @@ def _list_words(crl: x509.CertificateRevocationList) -> Inspected:
         issuer=read("issuer", lambda: _name(crl.issuer)),
         not_before=read("begin", lambda: _time(crl.last_update_utc)),
         not_after=read("end", lambda: _time(crl.next_update_utc)),
-        signature=reading.signature(lambda: crl.signature_hash_algorithm, crl),
+        signature_algorithm=reading.signature(lambda: crl.signature_hash_algorithm, crl),
         fingerprint=f"sha256:{crl.fingerprint(hashes.SHA256()).hex()}",
-        number=None if number is None else number.crl_number,
+        number=None if number is None else reading.number(number.crl_number),
         entries=read("entries", lambda: len(crl)),
         problems=tuple(reading.problems),
     )
@@ -171,12 +212,18 @@ class _Reading:
             self.problems.append(f"its key is too weak: {flaw}")
         return None if key is None else key_words(key)
 
-    def signature(self, get: Callable[[], hashes.HashAlgorithm | None], holder: object) -> str | None:
+    def signature(self, get: Callable[[], hashes.HashAlgorithm | None], holder: "_Extended") -> str | None:
         digest = self.read("signature", get)
         if digest is not None and digest.name in ("md5", "sha1"):
             self.problems.append(f"its signature is over {digest.name}, which proves nothing")
-        oid = self.read("signature", lambda: str(holder.signature_algorithm_oid._name))  # type: ignore[attr-defined]  # noqa: SLF001
-        return oid if digest is None else oid or digest.name
+        oid = holder.signature_algorithm_oid
+        return _SIGNATURES.get(oid, oid.dotted_string)
+
+    def number(self, number: int) -> int | None:
+        if 0 <= number.bit_length() <= NUMBER_BITS:
+            return number
+        self.problems.append("its number is too long")
+        return None
 
 
 _Extended = x509.Certificate | x509.CertificateSigningRequest | x509.CertificateRevocationList
@@ -201,23 +248,11 @@ def _of_der(data: bytes) -> Inspected:
     raise Malformed("that is neither PEM nor a certificate, request or revocation list in DER", _HINT)
 
 
-def _parsed(read: Callable[[bytes], Inspected], data: bytes, what: str) -> Inspected:
+def _parsed(read: Callable[[bytes], Inspected], body: bytes, what: str) -> Inspected:
     try:
-        return read(data)
+        return read(base64.b64decode(b"".join(body.split()), validate=True))
     except _BROKEN as error:
         raise Malformed(f"the {what} in it does not parse", _HINT) from error
-
-
-def _read_certificate(pem: bytes) -> Inspected:
-    return certificate_words(x509.load_pem_x509_certificate(pem))
-
-
-def _read_request(pem: bytes) -> Inspected:
-    return _read_request_der(base64.b64decode(b"".join(pem.split(b"-----")[2].split()), validate=True))
-
-
-def _read_list(pem: bytes) -> Inspected:
-    return _list_words(x509.load_pem_x509_crl(pem))
 
 
 def _read_certificate_der(der: bytes) -> Inspected:
@@ -233,11 +268,11 @@ def _read_list_der(der: bytes) -> Inspected:
 
 
 _READERS: dict[str, Callable[[bytes], Inspected]] = {
-    "CERTIFICATE": _read_certificate,
-    "X509 CERTIFICATE": _read_certificate,
-    "CERTIFICATE REQUEST": _read_request,
-    "NEW CERTIFICATE REQUEST": _read_request,
-    "X509 CRL": _read_list,
+    "CERTIFICATE": _read_certificate_der,
+    "X509 CERTIFICATE": _read_certificate_der,
+    "CERTIFICATE REQUEST": _read_request_der,
+    "NEW CERTIFICATE REQUEST": _read_request_der,
+    "X509 CRL": _read_list_der,
 }
 
 
@@ -266,10 +301,10 @@ def _general(name: x509.GeneralName) -> str:
     return type(name).__name__
 
 
-def _usage(usage: x509.KeyUsage | None, extended: x509.ExtendedKeyUsage | None) -> tuple[str, ...]:
+def _usages(usage: x509.KeyUsage | None, extended: x509.ExtendedKeyUsage | None) -> tuple[str, ...]:
     bits = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign")
     words: list[str] = [] if usage is None else [_camel(bit) for bit in (*bits, "crl_sign") if getattr(usage, bit)]
-    return (*words, *(each._name for each in extended or ()))  # noqa: SLF001
+    return (*words, *(_USES.get(each, each.dotted_string) for each in list(extended or ())[:MOST]))
 
 
 def _camel(text: str) -> str:
