@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fleetctl.pki.inspect import Inspected
+    from fleetctl.pki.verify import Step
     from fleetctl.platforms.local.checking import Finding
     from fleetctl.platforms.local.exporting import Exported
-    from fleetctl.platforms.local.judging import Print, Verified
+    from fleetctl.platforms.local.judging import Print
 
 FINDING = View(
     "certificateFinding",
@@ -55,16 +56,15 @@ INSPECTED = View(
     ),
     id="kind",
 )
-VERIFIED = View(
-    "verified",
+STEP = View(
+    "proofStep",
     (
-        Field("subject", nullable=True),
-        Field("purpose"),
-        Field("host", nullable=True, wide=True),
-        Field("verdict", help="trusted or untrusted."),
-        Field("steps", "array", help="Each with step, outcome (ok, failed, warning) and detail."),
+        Field("number", "integer"),
+        Field("step", help="strength, chain, purpose, host, validity or revocation."),
+        Field("outcome", help="ok or failed; a step that failed is the last."),
+        Field("detail"),
     ),
-    id="verdict",
+    id="step",
 )
 PRINT = View(
     "fingerprint",
@@ -133,11 +133,11 @@ def inspect(session: Session, what: What) -> "list[Inspected]":
 
 @verb(
     app,
-    VERIFIED,
+    STEP,
     name="verify",
     example="""
     fleetctl certs verify pump-7/device.pem
-    fleetctl certs verify broker.pem --host localhost
+    fleetctl certs verify broker.pem --purpose server --host localhost -o json
     """,
 )
 def verify(
@@ -145,8 +145,8 @@ def verify(
     what: What,
     purpose: Annotated[str | None, typer.Option("--purpose", metavar="PURPOSE", help="client or server.")] = None,
     host: Annotated[str | None, typer.Option("--host", metavar="NAME", help="The host that it must be for.")] = None,
-) -> "Verified":
-    """Verify a certificate step by step: chain, validity, purpose, revocation; exits 7 if it is not to be trusted."""
+) -> "list[Step]":
+    """Prove a certificate step by step; exits 7 if it is not to be trusted, 11 if it is only expired or revoked."""
     from fleetctl.platforms.local.judging import verify
 
     if purpose not in (None, "client", "server") or (purpose == "client" and host is not None):
@@ -213,7 +213,10 @@ def _passphrase(source: Path | None, target: Path) -> "Callable[[], str]":
 
 
 def _content(session: Session, what: str) -> bytes:
+    """A file, stdin, or a certificate of the registry: only the last needs a context."""
     from fleetctl.pki.inspect import LIMIT
     from fleetctl.platforms.local.judging import read
 
-    return read(session.fleet, what, session.terminal.stdin.buffer.read(LIMIT + 1) if what == "-" else None)
+    if what == "-":
+        return session.terminal.stdin.buffer.read(LIMIT + 1)
+    return read(what, lambda: session.fleet.certificates.show(what).pem)

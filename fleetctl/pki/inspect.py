@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import TypeVar
 
 from cryptography import x509
@@ -88,6 +89,21 @@ def inspect(data: bytes) -> list[Inspected]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the library warns of what is noted here among the problems
         return list(_of_pem(data)) if b"-----BEGIN " in data else [_of_der(data)]
+
+
+def certificates_in(data: bytes) -> list[x509.Certificate]:
+    """Every certificate in PEM, or the one in DER; raises `Malformed`."""
+    if len(data) > LIMIT:
+        raise Malformed(f"that is more than {LIMIT} bytes", "name the right file")
+    bodies = (body for label, body in _blocks(data) if label.endswith("CERTIFICATE"))
+    try:
+        ders = [_decoded(each) for each in islice(bodies, MOST)] if b"-----BEGIN " in data else [data]
+        found = [x509.load_der_x509_certificate(each) for each in ders]
+    except _BROKEN as error:
+        raise Malformed("it holds something else than a certificate", _HINT) from error
+    if not found:
+        raise Malformed("it holds no certificate", "see what it holds: fleetctl certs inspect FILE")
+    return found
 
 
 def _of_pem(data: bytes) -> Iterator[Inspected]:
@@ -250,9 +266,13 @@ def _of_der(data: bytes) -> Inspected:
 
 def _parsed(read: Callable[[bytes], Inspected], body: bytes, what: str) -> Inspected:
     try:
-        return read(base64.b64decode(b"".join(body.split()), validate=True))
+        return read(_decoded(body))
     except _BROKEN as error:
         raise Malformed(f"the {what} in it does not parse", _HINT) from error
+
+
+def _decoded(body: bytes) -> bytes:
+    return base64.b64decode(b"".join(body.split()), validate=True)
 
 
 def _read_certificate_der(der: bytes) -> Inspected:

@@ -1,14 +1,18 @@
 """Whether a certificate is what it claims to be, in steps that are named; the first that fails ends it.
 
-1. It parses, and its key and signature are strong enough.
+1. Its key and signature are strong enough.
 2. A chain of signatures leads from it to an authority that is trusted, through authorities that may issue.
-3. Everything on that chain is valid at this moment.
-4. It is meant for the purpose. 5. For a server: it is meant for the host.
+3. It is meant for the purpose, and so is every authority that says what it is meant for.
+4. For a server: it is meant for the host.
+5. Everything on that chain is valid at this moment.
 6. No list of an authority on the chain names it or an authority below; every authority has a list that is in force.
+
+What time has undone comes last: a proof that only fails there was a good one once. The verifier of the library is not used: it
+knows neither lists nor Ed25519, and gives no steps.
 """
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,15 +27,24 @@ from fleetctl.pki.extensions import SubjectKey
 from fleetctl.wire.document import rfc3339
 
 LONGEST_CHAIN = 8
+_UNDERSTOOD = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName, x509.NameConstraints)
 _PURPOSES = {"client": ExtendedKeyUsageOID.CLIENT_AUTH, "server": ExtendedKeyUsageOID.SERVER_AUTH}
 E = TypeVar("E", bound=x509.ExtensionType)
-_BROKEN = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension)
+_BROKEN = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a proof: `outcome` is ok, failed, or warning."""
+    """One step of a proof, numbered from 1: `outcome` is ok or failed."""
 
+    number: int
     step: str
     outcome: str
     detail: str
@@ -51,32 +64,38 @@ class Refuted(Exception):
     """A step failed; the argument says why."""
 
 
+class Lapsed(Refuted):
+    """It was good once: it is expired, or revoked."""
+
+
 @dataclass
 class Verification:
-    """A proof as far as it goes."""
+    """A proof as far as it goes; `lapsed` where nothing but time or a revocation has undone it."""
 
     trust: Trust
     steps: list[Step] = field(default_factory=list)
     chain: list[x509.Certificate] = field(default_factory=list)
+    lapsed: bool = False
 
     def run(self, certificate: x509.Certificate, purpose: str, host: str | None) -> bool:
         """Whether every step holds; `steps` says which and why."""
         stages = (
             ("strength", lambda: _strong(certificate)),
             ("chain", lambda: self._find_chain(certificate)),
-            ("validity", self._valid),
-            ("purpose", lambda: _meant_for(certificate, purpose)),
+            ("purpose", lambda: self._meant_for(purpose)),
             *((("host", lambda: _names_host(certificate, host or "")),) if host is not None else ()),
+            ("validity", self._valid),
             ("revocation", self._not_revoked),
         )
-        for name, prove in stages:
+        for number, (name, prove) in enumerate(stages, 1):
             try:
-                self.steps.append(Step(name, "ok", prove()))
+                self.steps.append(Step(number, name, "ok", prove()))
             except Refuted as why:
-                self.steps.append(Step(name, "failed", str(why)))
+                self.lapsed = isinstance(why, Lapsed)
+                self.steps.append(Step(number, name, "failed", str(why)))
                 return False
             except _BROKEN:
-                self.steps.append(Step(name, "failed", "what it would be judged by does not parse"))
+                self.steps.append(Step(number, name, "failed", "what it would be judged by does not parse"))
                 return False
         return True
 
@@ -106,13 +125,27 @@ class Verification:
                 return candidate
         return None
 
+    def _meant_for(self, purpose: str) -> str:
+        leaf, *authorities = self.chain
+        constraints = _extension(leaf, x509.BasicConstraints)
+        if constraints is not None and constraints.ca:
+            raise Refuted("it is an authority's, and no leaf")
+        bits = _extension(leaf, x509.KeyUsage)
+        signs = bits is None or bits.digital_signature or bits.key_agreement
+        if not signs or not _allows(leaf, purpose, unless=False):
+            raise Refuted(f"it is not meant for a {purpose}")
+        for each in authorities:
+            if not _allows(each, purpose, unless=True):
+                raise Refuted(f"{_called(each)} may not vouch for a {purpose}")
+        return f"for a {purpose}"
+
     def _valid(self) -> str:
         for each in self.chain:
             span = validity_of(each)
             if self.trust.now < span.not_before:
-                raise Refuted(f"{_called(each)} is not valid before {rfc3339(span.not_before)}")
+                raise Lapsed(f"{_called(each)} is not valid before {rfc3339(span.not_before)}")
             if self.trust.now > span.not_after:
-                raise Refuted(f"{_called(each)} expired at {rfc3339(span.not_after)}")
+                raise Lapsed(f"{_called(each)} expired at {rfc3339(span.not_after)}")
         return f"until {rfc3339(min(validity_of(each).not_after for each in self.chain))}"
 
     def _not_revoked(self) -> str:
@@ -126,10 +159,12 @@ class Verification:
                 found = each.get_revoked_certificate_by_serial_number(certificate.serial_number)
                 if found is not None:
                     at = rfc3339(found.revocation_date_utc.timestamp())
-                    raise Refuted(f"{_called(certificate)} ({serial_text(certificate.serial_number)}) was revoked at {at}")
+                    raise Lapsed(f"{_called(certificate)} ({serial_text(certificate.serial_number)}) was revoked at {at}")
             end = newest.next_update_utc
+            if newest.last_update_utc.timestamp() > self.trust.now:
+                raise Refuted(f"the list of {_called(issuer)} is from the future")
             if end is not None and end.timestamp() < self.trust.now:
-                raise Refuted(f"the list of {_called(issuer)} ended at {rfc3339(end.timestamp())}")
+                raise Lapsed(f"the list of {_called(issuer)} ended at {rfc3339(end.timestamp())}")
             numbers.append(_called(issuer))
         return f"not on the list of {', '.join(numbers)}"
 
@@ -146,7 +181,7 @@ def _strong(certificate: x509.Certificate) -> str:
 
 def _understood(certificate: x509.Certificate) -> None:
     for each in certificate.extensions:
-        if each.critical and isinstance(each.value, x509.UnrecognizedExtension):
+        if each.critical and not isinstance(each.value, _UNDERSTOOD):
             raise Refuted(f"{_called(certificate)} makes a condition that is not known here: {each.oid.dotted_string}")
 
 
@@ -159,43 +194,38 @@ def _may_issue(issuer: x509.Certificate, below: int) -> None:
         raise Refuted(f"{_called(issuer)} may have no authority below it at that depth")
 
 
-def _meant_for(certificate: x509.Certificate, purpose: str) -> str:
-    constraints, usage = _extension(certificate, x509.BasicConstraints), _extension(certificate, x509.ExtendedKeyUsage)
-    if constraints is not None and constraints.ca:
-        raise Refuted("it is an authority's, and no leaf")
-    if usage is None or _PURPOSES[purpose] not in usage:
-        raise Refuted(f"it is not meant for a {purpose}")
-    return f"for a {purpose}"
+def _allows(certificate: x509.Certificate, purpose: str, *, unless: bool) -> bool:
+    """Whether its extended key usage names the purpose; `unless` where it has none."""
+    usage = _extension(certificate, x509.ExtendedKeyUsage)
+    return unless if usage is None else _PURPOSES[purpose] in usage
 
 
 def _names_host(certificate: x509.Certificate, host: str) -> str:
+    """Only alternative names count; an address must stand there as one."""
     names = _extension(certificate, x509.SubjectAlternativeName)
-    found = list(_hosts(names)) if names is not None else []
-    if not any(_matches(each, host) for each in found):
-        raise Refuted(f"it is not for that host, only for {', '.join(found) or 'none'}")
+    hosts = [] if names is None else names.get_values_for_type(x509.DNSName)
+    addresses = [] if names is None else names.get_values_for_type(x509.IPAddress)
+    try:
+        named = ipaddress.ip_address(host) in addresses
+    except ValueError:
+        named = any(_matches(each.lower(), host.lower()) for each in hosts)
+    if not named:
+        raise Refuted(f"it is not for that host, only for {', '.join([*hosts, *map(str, addresses)]) or 'none'}")
     return f"for {host}"
 
 
-def _hosts(names: x509.SubjectAlternativeName) -> Iterator[str]:
-    yield from names.get_values_for_type(x509.DNSName)
-    yield from map(str, names.get_values_for_type(x509.IPAddress))
-
-
 def _matches(pattern: str, host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host) == ipaddress.ip_address(pattern)
-    except ValueError:
-        pass
-    pattern, host = pattern.lower(), host.lower()
     if pattern.startswith("*."):
         return "." in host and host.split(".", 1)[1] == pattern[2:]
     return pattern == host
 
 
 def _signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """Whether a list is the issuer's own; one with a critical extension tells only a part."""
     try:
         key = issuer.public_key()
-        return isinstance(key, SubjectKey) and crl.is_signature_valid(key)
+        partial = any(each.critical for each in crl.extensions)
+        return not partial and isinstance(key, SubjectKey) and crl.is_signature_valid(key)
     except (InvalidSignature, *_BROKEN):
         return False
 

@@ -30,6 +30,7 @@ from fleetctl.cli import (
 )
 from fleetctl.mqtt.settings import Finding
 from fleetctl.pki.inspect import Inspected
+from fleetctl.pki.verify import Step
 from fleetctl.platforms import device_records, devices, messages, twins, updates
 from fleetctl.platforms.local.applying import Applied
 from fleetctl.platforms.local.batches import BatchEntry, BatchReport, ProfileEntry
@@ -42,7 +43,7 @@ from fleetctl.platforms.local.enrolment.claims import Claim, ClaimMade, ClaimRev
 from fleetctl.platforms.local.enrolment.events import ServeEvent
 from fleetctl.platforms.local.exporting import Exported as IdentityExported
 from fleetctl.platforms.local.init import ContextMade
-from fleetctl.platforms.local.judging import Print, Verified
+from fleetctl.platforms.local.judging import Print
 from fleetctl.platforms.local.manufacture import Manufactured
 from fleetctl.platforms.local.overview import AuthorityEntry, Exported, ListStatus
 from fleetctl.platforms.local.rendering import RenderedFile
@@ -83,7 +84,7 @@ PAIRS: list[tuple[View, Any]] = [
     (issuing.ISSUED, Issued),
     (inspection.FINDING, CertificateFinding),
     (inspection.INSPECTED, Inspected),
-    (inspection.VERIFIED, Verified),
+    (inspection.STEP, Step),
     (inspection.PRINT, Print),
     (inspection.EXPORTED, IdentityExported),
     (renewing.RENEWED, Renewed),
