@@ -170,7 +170,7 @@ def _of_keys(fleet: "LocalFleet", *, strict: bool) -> Iterator[Finding]:
 def _of_key(path: Path, *, strict: bool) -> Iterator[Finding]:
     try:
         status = path.stat()
-        head = path.open("rb").read(len(_CLEAR)) if strict else b""
+        clear = strict and _is_clear(path)
     except OSError as error:
         yield Finding(str(path), "missingKey", _ERROR, (error.strerror or "it cannot be read").lower(), f"ls -l {path}")
         return
@@ -178,9 +178,14 @@ def _of_key(path: Path, *, strict: bool) -> Iterator[Finding]:
         yield Finding(str(path), "unprotectedKey", _ERROR, f"others may use it (mode {_mode(status)})", f"chmod 600 {path}")
     if status.st_uid != os.getuid():
         yield Finding(str(path), "foreignKey", _ERROR, f"it belongs to user {status.st_uid}", f"chown {os.getuid()} {path}")
-    if head == _CLEAR:
+    if clear:
         hint = "keep keys encrypted: fleetctl init NAME --keystore file:"
         yield Finding(str(path), "unencryptedKey", _WARNING, "it is not encrypted at rest", hint)
+
+
+def _is_clear(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_CLEAR)) == _CLEAR
 
 
 def _mode(status: os.stat_result) -> str:

@@ -65,7 +65,7 @@ def whole(fleet: LocalFleet, folder: Path, count: int) -> None:
 def test_many_bundles_are_private_and_good_for_agents(fleet: LocalFleet, tmp_path: Path) -> None:
     assert counts(into_folder(fleet, tmp_path / "out", 12)) == (12, 12, 0, 0)
     whole(fleet, tmp_path / "out", 12)
-    assert sorted(each.name for each in (tmp_path / "out").iterdir())[0] == "p-01"
+    assert min(each.name for each in (tmp_path / "out").iterdir()) == "p-01"
     assert not (tmp_path / "out" / MARK).exists()
     modes = {stat.S_IMODE((tmp_path / "out" / "p-07" / name).stat().st_mode) for name in (bundle.KEY, "")}
     assert modes == {0o600, 0o700}
