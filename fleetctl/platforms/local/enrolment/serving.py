@@ -141,8 +141,8 @@ class Service:
             yield from self._sweep()
 
     def _answer(self, session: "Session", messages: Sequence["Message"]) -> Iterator[ServeEvent]:
-        """On disk first, then said, then told."""
-        requests = [message for message in messages if message.topic.endswith("/request")]
+        """On disk first, then said, then told. What was left with the broker is of another time: nobody waits for its answer."""
+        requests = [message for message in messages if message.topic.endswith("/request") and not message.retain]
         if not requests:
             return
         try:
@@ -163,9 +163,10 @@ class Service:
         try:
             with self.fleet.registry.transaction():
                 events = [event for message in said for event in self._one(message)]
-        except FleetError as error:
+        except Exception as error:
             self.activation.forget()
-            yield self.event(What.FAILED, error.code, error.message)
+            words = (error.code, error.message) if isinstance(error, FleetError) else ("fault", repr(error)[:200])
+            yield self.event(What.FAILED, *words)
             return
         yield from events
 
@@ -177,6 +178,8 @@ class Service:
         path, channel = found
         if channel == Channel.STATUS:
             yield from self._status(message)
+        elif message.retain:
+            return
         elif channel == f"commands/{CONFIGURE}/reply":
             yield from self.activation.answered(path, message.payload)
         elif channel == f"commands/{IDENTIFY}/reply":
