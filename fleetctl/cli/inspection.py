@@ -8,13 +8,11 @@ import typer
 from fleetctl.cli.group import group
 from fleetctl.cli.session import Session
 from fleetctl.cli.verb import verb
-from fleetctl.cli.words import complete_device
+from fleetctl.cli.words import complete_device, duration_option
 from fleetctl.errors import UsageError
 from fleetctl.present.view import Field, View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fleetctl.pki.inspect import Inspected
     from fleetctl.pki.verify import Step
     from fleetctl.platforms.local.checking import Finding
@@ -25,7 +23,7 @@ FINDING = View(
     "certificateFinding",
     (
         Field("subject", help="Whose certificate, or which file."),
-        Field("code", help="expiring, expired, weakKey, duplicateKey, unprotectedKey, keyMismatch, listExpiring, …"),
+        Field("code", help="expiring, expired, weakKey, duplicateKey, unprotectedKey, keyMismatch, listDue, …"),
         Field("severity", help="error or warning."),
         Field("detail"),
         Field("hint", help="What to do about it.", wide=True),
@@ -77,7 +75,13 @@ PRINT = View(
 )
 EXPORTED = View(
     "identityExported",
-    (Field("subject"), Field("format"), Field("file"), Field("encrypted", "boolean")),
+    (
+        Field("subject"),
+        Field("format", help="p12, pem or bundle."),
+        Field("file"),
+        Field("secret", "boolean", help="Whether it holds a private key."),
+        Field("encrypted", "boolean", help="Whether that is encrypted."),
+    ),
     id="file",
 )
 What = Annotated[
@@ -96,7 +100,7 @@ app = group("Look at certificates.")
     name="check",
     example="""
     fleetctl certs check
-    fleetctl certs check pump-7 -o json
+    fleetctl certs check pump-7 --within 60d -o json
     """,
 )
 def check(
@@ -105,14 +109,18 @@ def check(
         list[str] | None,
         typer.Argument(metavar="[NAME]...", help="Devices, op:NAME or serials; all by default.", autocompletion=complete_device),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Mind keys that are not encrypted, too.")] = False,
+    within: Annotated[
+        float | None,
+        duration_option("--within", help="What is near the end.", shown="30d, of short lives the last third"),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Mind keys of authorities that are not encrypted, too.")] = False,
 ) -> "list[Finding]":
     """Find what is amiss: certificates that end, weak or shared keys, file modes, lists; exits 11 where there is something."""
     from fleetctl.platforms.local.checking import check
 
     if names and strict:
         raise UsageError("`--strict` looks at the keys of the context", "leave the names out")
-    return check(session.fleet, session.targets(names).words if names else (), strict=strict)
+    return check(session.fleet, session.targets(names).words if names else (), strict=strict, within=within)
 
 
 @verb(
@@ -179,37 +187,45 @@ def fingerprint(
     EXPORTED,
     name="export",
     example="""
-    fleetctl certs export pump-7 p12 -f pump-7.p12 --bundle ./pump-7 --passphrase-file secret
-    fleetctl certs export pump-7 bundle -f pump-7.tar --bundle ./pump-7
+    fleetctl certs export pem pump-7 --to pump-7.pem
+    fleetctl certs export p12 ./pump-7 --to pump-7.p12 --passphrase-ref file:secret
+    fleetctl certs export bundle ./pump-7 --to pump-7.tar
     """,
 )
 def export(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose: a device, or op:NAME.", autocompletion=complete_device)],
-    form: Annotated[str, typer.Argument(metavar="FORMAT", help="p12, pem or bundle.")],
-    file: Annotated[Path, typer.Option("--file", "-f", metavar="FILE", help="The file to write, for you alone.")],
-    bundle: Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="The folder that it is in; its name.")] = None,
-    passphrase_file: Annotated[
-        Path | None, typer.Option("--passphrase-file", metavar="FILE", help="For p12: its first line; else FLEETCTL_PASSPHRASE.")
+    form: Annotated[str, typer.Argument(metavar="p12|pem|bundle", help="pem is the chain without the key.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|DIR", help="For pem a device, op:NAME or a serial; else the bundle.", autocompletion=complete_device
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write; one that exists stays.")],
+    reference: Annotated[
+        str | None,
+        typer.Option("--passphrase-ref", metavar="REF", help="For p12: env:NAME, file:PATH or keyring:SERVICE/USER."),
     ] = None,
 ) -> "Exported":
-    """Export key and certificate for other programs: PKCS #12 with AES-256, one PEM file, or the bundle as tar."""
-    from fleetctl.platforms.local.exporting import export
+    """Export an identity for other programs: PKCS #12 with AES-256, the chain in PEM, or the bundle as tar."""
+    from fleetctl.platforms.local.exporting import check_format, export_bundle, export_chain
 
-    return export(name, form, bundle or Path(name.replace(":", "-")), file, _passphrase(passphrase_file, file))
+    if reference is not None and form != "p12":
+        raise UsageError("`--passphrase-ref` goes with p12: the others are not encrypted", "leave it out")
+    if check_format(form) == "pem":
+        return export_chain(session.fleet, session.one(what), to)
+    return export_bundle(form, Path(what), to, lambda: _passphrase(reference, to))
 
 
-def _passphrase(source: Path | None, target: Path) -> "Callable[[], str]":
-    def ask() -> str:
-        if source is None:
-            from fleetctl.keys.passphrase import new_passphrase
+def _passphrase(reference: str | None, target: Path) -> str:
+    """From where the reference leads, else as for keys: FLEETCTL_PASSPHRASE_FILE, FLEETCTL_PASSPHRASE, or typed."""
+    if reference is None:
+        from fleetctl.keys.passphrase import new_passphrase
 
-            return new_passphrase(str(target))
-        from fleetctl.files import read_private
+        return new_passphrase(str(target))
+    from fleetctl.platforms.local.exporting import passphrase_at
 
-        return next(iter(read_private(source, 4096).decode(errors="replace").splitlines()), "")
-
-    return ask
+    return passphrase_at(reference)
 
 
 def _content(session: Session, what: str) -> bytes:

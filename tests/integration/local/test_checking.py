@@ -119,13 +119,46 @@ def test_lists_that_end_or_are_gone_are_found(fleet: LocalFleet) -> None:
     assert found(fleet) == [("fleet.crl.pem", "listMissing")]
     layout(fleet).device_lists.write_text("garbage")
     assert found(fleet) == [("device.crl.pem", "listMissing"), ("fleet.crl.pem", "listMissing")]
-    with LocalFleet(fleet.context, clock=lambda: fleet.clock() + 11 * 365 * DAY) as later:
-        assert found(later)[-1][1] == "listMissing"
+
+
+@pytest.mark.parametrize(("days", "code"), [(100, None), (200, "listDue"), (366, "listExpired")])
+def test_a_list_past_half_of_its_life_and_one_that_ended_are_found(fleet: LocalFleet, days: int, code: str | None) -> None:
+    with LocalFleet(fleet.context, clock=lambda: fleet.clock() + days * DAY) as later:
+        lists = {subject: code for subject, code in found(later) if code.startswith("list")}
+        assert lists.get("device-issuing") == lists.get("fleet-ca") == code
+
+
+def test_the_certificate_of_the_servers_is_minded_too(fleet: LocalFleet) -> None:
+    with LocalFleet(fleet.context, clock=lambda: fleet.clock() + 800 * DAY) as later:
+        assert ("broker.pem", "expiring") in found(later)
+    with LocalFleet(fleet.context, clock=lambda: fleet.clock() + 830 * DAY) as later:
+        assert ("broker.pem", "expired") in found(later)
+
+
+def test_whoever_asks_says_what_is_near(fleet: LocalFleet, fleetctl: Fleetctl) -> None:
+    assert fleetctl("certs", "check", "p-1", "--within", "1825d", "-o", "json").status == 11
+    assert fleetctl("certs", "check", "p-1", "--within", "1800d", "-o", "json").json() == []
+
+
+def test_a_key_of_an_authority_that_is_anothers_is_found(fleet: LocalFleet) -> None:
+    layout(fleet).key("device-issuing").write_bytes(layout(fleet).key("device-root").read_bytes())
+    assert found(fleet) == [("device-issuing", "keyMismatch")]
+
+
+def test_of_many_certificates_only_those_that_count_are_looked_at(fleet: LocalFleet, tmp_path: Path) -> None:
+    first = fleet.registry.certificates("p-1")[0]
+    with LocalFleet(fleet.context, clock=lambda: fleet.clock() + DAY) as later:
+        second = later.certificates.issue("p-1", tmp_path / "again").serial
+    current = [row.serial for row in fleet.registry.current_certificates() if row.device_id == "p-1"]
+    assert current == [second]
+    fleet.registry.revoke_certificate(second, "superseded", "2026-01-01T00:00:00.000Z")
+    assert [row.serial for row in fleet.registry.current_certificates() if row.device_id == "p-1"] == [first.serial]
 
 
 def test_keys_that_are_not_encrypted_are_found_only_where_that_is_asked(fleet: LocalFleet) -> None:
-    codes = {code for _, code in found(fleet, strict=True)}
-    assert codes == {"unencryptedKey"}
+    strict = found(fleet, strict=True)
+    assert {code for _, code in strict} == {"unencryptedKey"}
+    assert sorted(subject for subject, _ in strict) == ["device-issuing.key", "device-root.key", "fleet-ca.key"]
 
 
 def test_a_device_without_a_certificate_is_told_of_and_one_that_is_not_there_is_not_found(fleet: LocalFleet) -> None:
