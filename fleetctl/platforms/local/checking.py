@@ -31,7 +31,7 @@ LIFE_SHARE = 3
 """A certificate that lives shorter than thrice `SOON` counts as ending in the last third of its life."""
 _ERROR, _WARNING = "error", "warning"
 _BUILD = "fleetctl certs crl build"
-_ENCRYPTED = "keep keys encrypted: fleetctl init NAME --keys file:"
+_ENCRYPTED = "keep keys encrypted: fleetctl init NAME --tenant TENANT --keystore file:"
 
 
 @dataclass(frozen=True, slots=True)
