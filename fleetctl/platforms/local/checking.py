@@ -31,6 +31,7 @@ LIFE_SHARE = 3
 """A certificate that lives shorter than thrice `SOON` counts as ending in the last third of its life."""
 _ERROR, _WARNING = "error", "warning"
 _BUILD = "fleetctl certs crl build"
+_NEW_CONTEXT = "no verb issues it again: make a new context with fleetctl init, before it ends"
 _ENCRYPTED = "keep keys encrypted: fleetctl init NAME --tenant TENANT --keystore file:"
 
 
@@ -221,7 +222,7 @@ def _mode(status: os.stat_result) -> str:
 def _of_pairs(fleet: "LocalFleet", within: float | None) -> Iterator[Finding]:
     """The identities that this context uses: those of the operator and the servers, and its authorities."""
     layout, context, now = Layout(fleet.context.folder), fleet.context, fleet.clock()
-    pairs = [(layout.key("broker"), layout.public("broker.pem"), "fleetctl init makes it, see fleetctl broker run --help")]
+    pairs = [(layout.key("broker"), layout.public("broker.pem"), _NEW_CONTEXT)]
     if context.key is not None and context.cert is not None:
         pairs.append((context.key, context.cert, "fleetctl certs renew"))
     for key, path, hint in pairs:

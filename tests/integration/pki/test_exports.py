@@ -196,5 +196,7 @@ def test_what_is_looked_at_may_come_from_stdin_and_may_be_anything(fleet: LocalF
     text = (tmp_path / "p-1" / bundle.CERTIFICATE).read_text()
     shown = fleetctl("certs", "inspect", "-", "-o", "json", stdin=text).json()
     assert [each["subject"] for each in shown] == ["CN=p-1", "CN=device-issuing,O=acme"]
+    described = "kind subject issuer serial notBefore notAfter keyType signatureAlgorithm san usages isAuthority pathLength"
+    assert list(shown[0]) == [*described.split(), "fingerprint", "spki", "number", "entries", "challenge", "problems"]
     assert fleetctl("certs", "inspect", "-", stdin="garbage").status == 1
     assert fleetctl("certs", "inspect", "nobody").status == 3
