@@ -83,16 +83,23 @@ class Desk:
             raise forbidden("this certificate is not one of this fleet's own", "unknown_certificate") from error
         if row.fingerprint != f"sha256:{shown.fingerprint(hashes.SHA256()).hex()}" or row.device_id is None:
             raise forbidden("this certificate is not a device's of this fleet", "unknown_certificate")
+        device = self._believed(row, row.device_id)
+        if row.proven_at is None and prove(self.fleet, row):
+            self._say(What.RENEWED if row.replaces else What.ACTIVATED, device, row.serial)
+        return Holder(device, row)
+
+    def _believed(self, row: CertificateRow, device_id: str) -> Device:
+        """The device of a certificate that is good now, whatever was true when the connection began."""
         if row.revoked_at is not None:
             raise forbidden(f"this certificate was revoked: {row.reason}", "revoked")
         if not facts.is_good(row, self.fleet.clock()):
             raise forbidden("this certificate has expired", "expired")
-        device = self._device(row.device_id)
+        if facts.is_retired(self.fleet.registry, row.authority):
+            raise forbidden("the authority of this certificate is retired", "unknown_certificate")
+        device = self._device(device_id)
         if device.state is LifeCycle.REVOKED:
             raise forbidden("the device is revoked", "revoked")
-        if row.proven_at is None and prove(self.fleet, row):
-            self._say(What.RENEWED if row.replaces else What.ACTIVATED, device, row.serial)
-        return Holder(device, row)
+        return device
 
     def _by_token(self, operation: Operation, caller: Caller, given: Credentials, holder: Holder | None, body: bytes) -> Granted:
         token = self._token(given)
@@ -109,6 +116,7 @@ class Desk:
             token = registry.token(token.digest) or token
             if token.used_at is not None:
                 return self._repeated(operation, token, request)
+            device = self._device(device.id)
             row, key = self._issue(operation, device, request, self._predecessor(device, request.spki))
             registry.use_token(token.digest, row.serial, at)
             self._enrolled(device, row, at)
@@ -142,6 +150,8 @@ class Desk:
         request = read(body, device, caller, operation)
         registry = self.fleet.registry
         with registry.transaction():
+            # another process may have shut it out since it was believed
+            device = self._believed(registry.certificate(held.serial), device.id)
             if operation is not Operation.KEY_GENERATION:
                 for row in registry.certificates_by_key(request.spki):
                     if row.replaces == held.serial and row.proven_at is None and facts.is_good(row, self.fleet.clock()):

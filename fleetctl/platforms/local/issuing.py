@@ -87,10 +87,10 @@ class DeviceIssuer:
             Conflict: the key belongs to another certificate, or the device is retired or suspended.
             WeakKey: the key is not strong enough.
         """
-        check_may_hold(device)
         checked_key(public_key)
         registry, now, spki = self.fleet.registry, self.fleet.clock(), spki_of(public_key)
         with registry.transaction():
+            check_may_hold(registry.device(device.id))
             self._keyed.fill()
             check_fresh_key(registry, spki, device.id, renews=replaces is not None)
             authority = self.authority()

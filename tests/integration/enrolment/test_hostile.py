@@ -17,12 +17,14 @@ from fleetctl.model.certificate import Reason
 from fleetctl.model.device import DevicePath
 from fleetctl.mqtt.broker import find_mosquitto
 from fleetctl.mqtt.message import Message
-from fleetctl.pki.authority import CLAIM_CA
+from fleetctl.pki.authority import CLAIM_CA, common_names
 from fleetctl.pki.csr import make_csr
 from fleetctl.platforms.local import est_proof, revocation
 from fleetctl.platforms.local.enrolment import vouching
 from fleetctl.platforms.local.enrolment.answering import CLAIM_BURST, Answer, Answering, Case
 from fleetctl.platforms.local.enrolment.expiring import expire
+from fleetctl.platforms.local.fleet import LocalFleet
+from fleetctl.platforms.local.succession import Wanted, rotate
 from fleetctl.wire.document import rfc3339
 from fleetctl.wire.provision import ProvisionReply, ProvisionRequest, Step, request_topic
 from tests.integration.enrolment.stand import Applicant, Stand, serving
@@ -142,6 +144,17 @@ def test_a_claim_whose_certificate_was_revoked_by_its_serial_is_over(own: Stand,
 def test_a_claim_of_an_authority_that_was_retired_is_over(own: Stand, counter: Counter) -> None:
     own.fleet.registry.set_authority(CLAIM_CA, "retired")
     assert counter.enrol("b-0").code == "claim_revoked"
+
+
+def test_a_service_signs_with_the_authority_that_another_process_has_made_active(own: Stand, counter: Counter) -> None:
+    before = counter.enrol("b-0")
+    with LocalFleet(own.fleet.context) as other:
+        rotate(other, "devices", Wanted())
+    after = counter.enrol("b-1")
+    leaves = [x509.load_pem_x509_certificates((reply.certificate or "").encode()) for reply in (before, after)]
+    for leaf, issuing in leaves:
+        leaf.verify_directly_issued_by(issuing)
+    assert [common_names(issuing) for _, issuing in leaves] == [["device-issuing"], ["device-issuing-2"]]
 
 
 def test_one_device_that_asks_without_end_leaves_its_batch_alone(counter: Counter) -> None:

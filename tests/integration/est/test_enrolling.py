@@ -12,12 +12,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from fleetctl.errors import Conflict
+from fleetctl.model.certificate import Reason
 from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.model.enrolment import EnrolmentState
 from fleetctl.model.profile import Approval, ProvisioningProfile
 from fleetctl.pki.authority import common_names, serial_of
 from fleetctl.pki.csr import make_csr, spki_of
-from fleetctl.platforms.local import tokens
+from fleetctl.platforms.local import revocation, tokens
 from fleetctl.platforms.local.enrolment import approval
 from fleetctl.platforms.local.est import EstService
 from tests.integration.est.stand import Stand, ask, new_key
@@ -200,6 +201,25 @@ def test_suspended_and_retired_devices_get_neither_tokens_nor_certificates(stand
     assert (reply.status, reply.words) == (403, "the device is suspended")
     with pytest.raises(Conflict, match="`p-1` is suspended"):
         stand.token()
+
+
+def test_a_token_from_before_a_revocation_is_over_and_a_newer_one_is_not(stand: Stand) -> None:
+    stand.add()
+    stand.enrolled()
+    early = stand.token()
+    registry = stand.fleet.registry
+    revocation.revoke(stand.fleet, registry.certificates("p-1"), Reason.KEY_COMPROMISE, moves=True)
+    assert stand.state() is LifeCycle.REVOKED
+    assert stand.ask("simpleenroll", make_csr(new_key(), "p-1"), user=f"p-1:{early}").status == 401
+    assert stand.state() is LifeCycle.REVOKED
+    assert stand.ask("simpleenroll", make_csr(new_key(), "p-1"), user=f"p-1:{stand.token()}").status == 200
+
+
+def test_a_reset_ends_the_tokens_that_there_are(stand: Stand) -> None:
+    manufactured(stand)
+    early = stand.token()
+    approval.reset(stand.fleet, [stand.fleet.registry.device("p-1")], "lost on the way")
+    assert stand.ask("simpleenroll", make_csr(new_key(), "p-1"), user=f"p-1:{early}").status == 401
 
 
 def test_a_key_that_the_server_makes_fits_its_certificate_and_is_kept_nowhere(stand: Stand) -> None:

@@ -161,6 +161,7 @@ def _revoked(fleet: "LocalFleet", devices: Sequence[Device]) -> tuple[dict[str, 
 def _restart(fleet: "LocalFleet", device: Device, reason: str) -> bool:
     registry, at, actor = fleet.registry, rfc3339(fleet.clock()), fleet.actor
     with registry.transaction():
+        registry.revoke_tokens(device.id, at)
         moved = registry.move_device(device.id, LifeCycle.MANUFACTURED, event="reset", at=at, reason=reason, actor=actor)
         if forget(fleet, device, at, "reset") and not moved:
             registry.note(device.id, "reset", at=at, reason=reason, actor=actor)
