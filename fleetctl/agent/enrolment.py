@@ -150,17 +150,25 @@ class _Talk:
         raise Refused(code, kind(f"the fleet refused the enrolment ({code}): {detail}", _HINT))
 
     def _answer(self, request: ProvisionRequest) -> ProvisionReply:
-        """What does not parse, and what answers something else, is passed over."""
-        deadline = monotonic() + self._timeout
+        """What does not parse, and what answers something else, is passed over.
+
+        So is a refusal without a name, as long as another answer may come: whoever else holds the claim can ask in our place
+        what nobody can read.
+        """
+        deadline, nameless = monotonic() + self._timeout, None
         while (left := deadline - monotonic()) > 0 and not self._stop.is_set():
             for message in self._session.receive(min(left, LISTEN)):
                 try:
                     reply = ProvisionReply.decode(message.payload)
                 except Malformed:
                     continue
-                nameless = reply.id is None and reply.status == "rejected"
-                if message.topic == self._reply and (nameless or (reply.id, reply.step) == (request.id, request.step)):
+                if message.topic == self._reply and (reply.id, reply.step) == (request.id, request.step):
                     return reply
+                if message.topic == self._reply and reply.id is None and reply.status == "rejected":
+                    nameless = reply
+        if nameless is not None:
+            code = nameless.code or nameless.status
+            raise _Later(Waiting(code, nameless.detail or code.replace("_", " "), nameless.retry_after))
         raise Unavailable(f"nobody answered the {request.step} in time", "does the fleet provision? fleetctl provision serve")
 
 
