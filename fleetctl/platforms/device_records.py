@@ -74,7 +74,8 @@ class DeviceStatus:
 class Transition:
     """What became of a device: `certificates` counts those that were put on hold or released.
 
-    `sessions_cut`: the broker has no connection of it any more; None where nobody here can tell.
+    `sessions_cut`: the broker has no connection of it any more; None where nobody here can tell. `detail` is what did not happen,
+    or not in the usual way.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Transition:
     state: str
     certificates: int
     sessions_cut: bool | None
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -299,7 +299,7 @@ def test_devices_are_manufactured_into_a_folder(factory: Fleetctl, tmp_path: Pat
 
 def test_the_life_of_a_device(factory: Fleetctl) -> None:
     suspended = factory("provision", "suspend", "SN0001", "SN0002", "--yes", "--reason", "stolen?", "-o", "json").json()
-    assert [set(each) for each in suspended] == [{"id", "outcome", "state", "certificates", "sessionsCut"}] * 2
+    assert [set(each) for each in suspended] == [{"id", "outcome", "state", "certificates", "sessionsCut", "detail"}] * 2
     assert factory("provision", "suspend", "SN0003", "SN0004").status == 2
     assert factory("provision", "list", "--state", "suspended", "-o", "name").out == "SN0001\nSN0002\n"
     assert factory("provision", "list", "--state", "asleep").status == 2

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fleetctl.platforms.local.fleet import LocalFleet
 
 SERVICE_USER = "mosquitto"
+RULES_LIMIT = 32 * LIMIT
 DEVICES, PEOPLE, CLAIMS = "devices", "people", "claims"
 
 
@@ -91,7 +92,7 @@ def _without_key(section: Section, checked: Checked) -> Section:
 def kind_of(section: Section, checked: Checked) -> str | None:
     """Whose door it is, by its rules; None where nobody can tell."""
     try:
-        rules = files.read_limited(checked.locate(section.settings["acl_file"]), LIMIT).decode(errors="replace")
+        rules = files.read_limited(checked.locate(section.settings["acl_file"]), RULES_LIMIT).decode(errors="replace")
     except (KeyError, FleetError):
         return None
     levels = {level for line in rules.splitlines() if line.startswith("pattern") for level in line.split(" ")[-1].split("/")}

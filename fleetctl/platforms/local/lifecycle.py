@@ -1,6 +1,7 @@
 """The life of a device: suspended, resumed, removed. Each step is in the registry before anybody else is told of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fleetctl.errors import Conflict, Unavailable
@@ -50,9 +51,10 @@ def suspend(fleet: "LocalFleet", devices: Sequence[Device], why: str | None) -> 
             moved = registry.move_device(device.id, LifeCycle.SUSPENDED, event=SUSPENDED, at=at, reason=why, actor=fleet.actor)
             held = sum(registry.hold_certificate(row.serial, at) for row in registry.certificates(device.id) if _is_good(row))
             done.append((device.id, moved, held))
-    cut = enforce(fleet, devices)
+    reports = enforce(fleet, devices)
+    cut, details = _cut_by(reports), _details_by(reports)
     return [
-        Transition(name, SUSPENDED if moved else "unchanged", LifeCycle.SUSPENDED.value, held, cut.get(name))
+        Transition(name, SUSPENDED if moved else "unchanged", LifeCycle.SUSPENDED.value, held, cut.get(name), details.get(name))
         for name, moved, held in done
     ]
 
@@ -68,8 +70,8 @@ def resume(fleet: "LocalFleet", devices: Sequence[Device], why: str | None) -> l
             held = [row for row in registry.certificates(device.id) if row.reason == HOLD]
             freed = sum(registry.release_certificate(row.serial) for row in held)
             done.append(Transition(device.id, "resumed" if moved else "unchanged", state.value, freed, None))
-    enforce(fleet, devices)
-    return done
+    details = _details_by(enforce(fleet, devices))
+    return [replace(each, detail=details.get(each.id)) for each in done]
 
 
 def remove(fleet: "LocalFleet", devices: Sequence[Device], reason: str, why: str | None) -> list[Removed]:
@@ -123,14 +125,14 @@ def _revoked(fleet: "LocalFleet", rows: Sequence["CertificateRow"], reason: "Rea
     return reports
 
 
-def enforce(fleet: "LocalFleet", devices: Sequence[Device]) -> dict[str, bool | None]:
-    """Have the broker obey what the registry says of these devices' certificates: whether the sessions of each are cut."""
+def enforce(fleet: "LocalFleet", devices: Sequence[Device]) -> list["Revocation"]:
+    """Have the broker obey what the registry says of these devices' certificates."""
     with_certificates = [device.id for device in devices if fleet.registry.certificates(device.id)]
     if fleet.context.certificates == "external" or not with_certificates:
-        return {}
+        return []
     from fleetctl.platforms.local import revocation
 
-    return _cut_by(revocation.enforce(fleet, with_certificates))
+    return revocation.enforce(fleet, with_certificates)
 
 
 def _cut_by(reports: Sequence["Revocation"]) -> dict[str, bool | None]:

@@ -11,6 +11,7 @@ from fleetctl.pki import crl
 from fleetctl.platforms.local import running
 from fleetctl.platforms.local.cutting import cut
 from fleetctl.platforms.local.layout import Layout
+from fleetctl.platforms.local.listeners import digest
 from fleetctl.platforms.local.lists import check_obeyed, lists_of, refresh_due, write_lists
 from fleetctl.platforms.local.running import Obedience, have_it_read
 from fleetctl.registry import CertificateRow
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fleetctl.platforms.local.canary import Canary, Proof
     from fleetctl.platforms.local.fleet import LocalFleet
 
+_UNLISTED = "no list of ours names certificates of `{}`"
 ELSEWHERE = "no broker runs here: a broker elsewhere obeys after fleetctl broker apply, one of this context when it starts"
 
 
@@ -71,7 +73,7 @@ def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason, 
 def enforce(fleet: "LocalFleet", device_ids: Sequence[str]) -> list[Revocation]:
     """Have lists and broker say of these devices' certificates what the registry says now: after a hold, or its end.
 
-    A registered authority's certificates are on no list of ours; their sessions are cut all the same.
+    A registered authority's certificates are on no list of ours: the broker keeps their devices out by name.
 
     Raises:
         FleetError: the lists are made, but the broker that runs did not take them; the error carries the report.
@@ -154,7 +156,9 @@ def _held(fleet: "LocalFleet", authority: str, serials: set[int]) -> dict[str, i
 
 def _told(fleet: "LocalFleet", rows: Sequence[CertificateRow], step: _Step, fresh: dict[str, bool]) -> list[Revocation]:
     """Broker, sessions, proof; the sessions are cut before anything is proven."""
-    told = have_it_read(fleet.context.folder, step.numbers)
+    registered = {row.name for row in fleet.registry.authorities("registered")}
+    by_name = any(row.authority in registered for row in rows)
+    told = have_it_read(fleet.context.folder, step.numbers, denied=(lambda: _denied(fleet)) if by_name else None)
     subjects: dict[tuple[str, str], list[CertificateRow]] = {}
     for row in rows:
         subjects.setdefault((row.authority, row.subject), []).append(row)
@@ -167,6 +171,10 @@ def _told(fleet: "LocalFleet", rows: Sequence[CertificateRow], step: _Step, fres
     ]
     check_obeyed(told, [*reports])
     return reports
+
+
+def _denied(fleet: "LocalFleet") -> str:
+    return digest(fleet.registry.denied())
 
 
 def _is_out(fleet: "LocalFleet", row: CertificateRow) -> bool:
@@ -210,14 +218,21 @@ def _report(
 
 def _detail(row: CertificateRow, number: int, told: Obedience, gone: bool | None, proof: "Proof | None") -> str | None:
     """What did not happen, and what to do; None where everything did."""
-    if not number:
-        return f"no list of ours names certificates of `{row.authority}`"
     if not told.running:
-        return ELSEWHERE
+        return ELSEWHERE if number else f"{_UNLISTED.format(row.authority)}; {ELSEWHERE}"
     if not told.reloaded:
         return f"the broker has not taken the list: {told.error}"
     if gone is False:
         return "a session of it may be open still: start the broker again with fleetctl broker run"
+    if not number:
+        return None if row.revoked_at is None else f"{_UNLISTED.format(row.authority)}: {_by_name(told)}"
     if proof is None:
         return "nothing was proven: the key of its authority is not here"
     return proof.detail
+
+
+def _by_name(told: Obedience) -> str:
+    """How a broker keeps out who is on no list."""
+    if told.engine == "mosquitto":
+        return "mosquitto lets it connect, but nothing that it says reaches anybody, and nothing reaches it"
+    return "the broker refuses it by its name"

@@ -132,7 +132,7 @@ def test_a_decommissioned_device_of_a_registered_authority_is_not_believed_and_t
     (done,) = fleet.devices.remove(named(fleet, "v-1"), why="scrapped")
 
     assert (done.outcome, done.revoked, done.sessions_cut) == ("removed", 1, None)
-    assert done.detail == "no list of ours names certificates of `vendor-ca`"
+    assert (done.detail or "").startswith("no list of ours names certificates of `vendor-ca`; no broker runs here")
     assert take_in(fleet.registry, status_of("57-4")) is None
     shown = fleet.devices.status("v-1")
     assert (shown.state, shown.certificates[0].state) == ("retired", "revoked")
