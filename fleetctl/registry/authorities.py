@@ -15,7 +15,8 @@ _LISTS = """SELECT crls.authority, number, this_update, next_update FROM crls
     LEFT JOIN authorities ON authorities.name = crls.authority WHERE COALESCE(authorities.state, 'active') != 'retired'"""
 _OUT = ", ".join(f"'{state}'" for state in LifeCycle if not state.believed)
 _DENIED = f"""SELECT DISTINCT c.device_id FROM certificates c JOIN authorities a ON a.name = c.authority
-    JOIN devices d ON d.id = c.device_id WHERE a.role = 'registered' AND a.state <> 'retired' AND (d.state IN ({_OUT})
+    JOIN devices d ON d.id = c.device_id WHERE a.role = 'registered' AND a.state <> 'retired'
+    AND (d.state <> 'retired' OR c.not_after > ?) AND (d.state IN ({_OUT})
     OR NOT EXISTS (SELECT 1 FROM certificates good WHERE good.device_id = d.id AND good.revoked_at IS NULL))"""  # noqa: S608
 
 
@@ -106,14 +107,15 @@ class Authorities(Database):
             WHERE authority = ? AND revoked_at IS NOT NULL AND not_after >= ? ORDER BY revoked_at, serial"""
         return (RevokedRow(*row) for row in self.read(statement, (authority, since)))
 
-    def denied(self) -> frozenset[str]:
+    def denied(self, now: str) -> frozenset[str]:
         """Devices to keep out that no list of ours keeps out: they have shown a certificate of a registered authority.
 
-        An expired one counts: its authority may have renewed it without telling.
+        An expired one counts, for its authority may have renewed it without telling; not that of a retired device, of which there
+        are ever more.
         """
         if not self.read_one("SELECT 1 FROM authorities WHERE role = 'registered' AND state <> 'retired'"):
             return frozenset()
-        return frozenset(row[0] for row in self.read(_DENIED))
+        return frozenset(row[0] for row in self.read(_DENIED, (now,)))
 
     def crl(self, authority: str) -> ListRow | None:
         """None where it has no list yet."""

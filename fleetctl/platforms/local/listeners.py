@@ -16,6 +16,7 @@ from fleetctl.platforms.local.founding import BROKER
 from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.protocol import Missing
 from fleetctl.registry import Registry
+from fleetctl.wire.document import rfc3339
 
 LOOPBACK = "127.0.0.1"
 RENEW_HINT = "fleetctl certs renew broker"
@@ -87,7 +88,7 @@ def gather(context: Context) -> None:
 def denied(context: Context) -> frozenset[str]:
     """The devices that are suspended or gone and that a list of ours cannot name, for a registered authority vouches for them."""
     with Registry.open(context.registry) as registry:
-        return registry.denied()
+        return registry.denied(rfc3339(time.time()))
 
 
 def denying(config: BrokerConfig, names: frozenset[str]) -> BrokerConfig:

@@ -11,7 +11,7 @@ from fleetctl.pki import crl
 from fleetctl.platforms.local import running
 from fleetctl.platforms.local.cutting import cut
 from fleetctl.platforms.local.layout import Layout
-from fleetctl.platforms.local.listeners import digest
+from fleetctl.platforms.local.listeners import denied, digest
 from fleetctl.platforms.local.lists import check_obeyed, lists_of, refresh_due, write_lists
 from fleetctl.platforms.local.running import Obedience, have_it_read
 from fleetctl.registry import CertificateRow
@@ -174,7 +174,7 @@ def _told(fleet: "LocalFleet", rows: Sequence[CertificateRow], step: _Step, fres
 
 
 def _denied(fleet: "LocalFleet") -> str:
-    return digest(fleet.registry.denied())
+    return digest(denied(fleet.context))
 
 
 def _is_out(fleet: "LocalFleet", row: CertificateRow) -> bool:

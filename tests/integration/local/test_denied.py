@@ -190,5 +190,7 @@ def test_only_devices_of_an_authority_that_is_accepted_are_named(context: Contex
     assert denied(context) == {"v-1", "v-2"}
     rules, _ = make_files(context, Rendering(Path("/etc/mosquitto/fleetctl")))["device.acl"]
     assert rules.startswith(b"user v-1\ntopic deny #\nuser v-2\ntopic deny #\npattern write acme/")
+    fleet.registry.write("UPDATE certificates SET not_after = ?", (rfc3339(fleet.clock() - 60),))
+    assert denied(context) == {"v-1"}, "whose authority may have renewed it"
     retire(fleet, "vendor-ca", force=True)
     assert denied(context) == frozenset()
