@@ -78,13 +78,11 @@ class Database:
         name = f"inner{self._depth}"
         begin, commit = (f"SAVEPOINT {name}", f"RELEASE {name}") if self._depth else ("BEGIN IMMEDIATE", "COMMIT")
         undo = [f"ROLLBACK TO {name}", commit] if self._depth else ["ROLLBACK"]
-        with self._explained():
-            self._connection.execute(begin)
+        self._execute(begin)
         self._depth += 1
         try:
             yield
-            with self._explained():
-                self._connection.execute(commit)
+            self._execute(commit)
         except BaseException:
             if self._connection.in_transaction:
                 for statement in undo:
@@ -94,8 +92,10 @@ class Database:
             self._depth -= 1
 
     def read(self, statement: str, parameters: Iterable[object] = ()) -> list[Row]:
-        with self._explained():
+        try:
             return self._connection.execute(statement, tuple(parameters)).fetchall()
+        except sqlite3.Error as error:
+            raise _explain(self.path, error) from error
 
     def read_one(self, statement: str, parameters: Iterable[object] = ()) -> Row | None:
         rows = self.read(statement, parameters)
@@ -108,9 +108,16 @@ class Database:
         with self.transaction():
             return self._execute(statement, parameters)
 
-    def _execute(self, statement: str, parameters: Iterable[object]) -> int:
-        with self._explained():
+    @property
+    def within(self) -> bool:
+        """Whether a transaction is under way."""
+        return self._depth > 0
+
+    def _execute(self, statement: str, parameters: Iterable[object] = ()) -> int:
+        try:
             return self._connection.execute(statement, tuple(parameters)).rowcount
+        except sqlite3.Error as error:
+            raise _explain(self.path, error) from error
 
     def parse(self, text: str) -> Any:
         """JSON that this registry holds."""

@@ -173,6 +173,8 @@ class Devices(Timeline):
             )
 
     def _held(self, device_id: str) -> Device | None:
+        if self.read_one("SELECT 1 FROM devices WHERE id = ?", (device_id,)) is None:
+            return None
         return next((record.device for record in self.records([device_id], retired=True)), None)
 
     def _all_pages(self, states: str) -> Iterator[list[Row]]:

@@ -55,6 +55,10 @@ class Timeline(Database):
         )
         return [TimelineRow(*row) for row in rows]
 
+    def device_state(self, device_id: str) -> LifeCycle:
+        """Where a device stands now; raises `NotFound`."""
+        return self._state(device_id)
+
     def _state(self, device_id: str) -> LifeCycle:
         row = self.read_one("SELECT state FROM devices WHERE id = ?", (device_id,))
         if row is None:

@@ -1,6 +1,7 @@
 """Issuing to devices: the authority decides what a certificate says, and one key never stands for two names."""
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -89,8 +90,8 @@ class DeviceIssuer:
         """
         checked_key(public_key)
         registry, now, spki = self.fleet.registry, self.fleet.clock(), spki_of(public_key)
-        with registry.transaction():
-            check_may_hold(registry.device(device.id))
+        with nullcontext() if registry.within else registry.transaction():
+            check_may_hold(replace(device, state=registry.device_state(device.id)))
             self._keyed.fill()
             check_fresh_key(registry, spki, device.id, renews=replaces is not None)
             authority = self.authority()
