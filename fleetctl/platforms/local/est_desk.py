@@ -191,19 +191,27 @@ class Desk:
 
     def _approved(self, device: Device, request: SigningRequest) -> EnrolmentRow | None:
         """The approval that a profile asks for; None where it asks for none."""
-        registry = self.fleet.registry
-        if facts.profile_of(registry, device).approval is not Approval.MANUAL:
+        if facts.profile_of(self.fleet.registry, device).approval is not Approval.MANUAL:
             return None
-        rows = registry.enrolments(device_id=device.id)
-        if any(row.state == EnrolmentState.REJECTED and row.code == Code.REJECTED for row in rows):
-            raise forbidden("the device was turned away", Code.REJECTED)
+        with self.fleet.registry.transaction():
+            found = self._decided(device, request)
+        if isinstance(found, Refusal):
+            raise found
+        return found
+
+    def _decided(self, device: Device, request: SigningRequest) -> EnrolmentRow | Refusal:
+        """What a person has said about this key; one that nobody has seen waits from now on."""
+        registry = self.fleet.registry
+        rows = [row for row in registry.enrolments(device_id=device.id) if row.spki]
         held = [row for row in rows if row.spki == request.spki and row.state != EnrolmentState.REJECTED]
         if held and held[-1].state != EnrolmentState.PENDING:
             return held[-1]
+        if any(row.state == EnrolmentState.REJECTED and row.code == Code.REJECTED for row in rows):
+            return forbidden("the device was turned away", Code.REJECTED)
         if not held:
             if sum(row.state == EnrolmentState.PENDING for row in rows) >= CANDIDATES:
                 words = f"{CANDIDATES} keys wait for this device already"
-                raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, words, code=Code.RATE_LIMITED, retry_after=int(POLL_SECONDS))
+                return Refusal(HTTPStatus.TOO_MANY_REQUESTS, words, code=Code.RATE_LIMITED, retry_after=int(POLL_SECONDS))
             at, name = rfc3339(self.fleet.clock()), secrets.token_hex(8)
             pending = EnrolmentState.PENDING
             registry.add_enrolment(
@@ -211,7 +219,7 @@ class Desk:
             )
             self._say(What.PENDING, device, "it waits to be approved")
         words = "it waits to be approved: send the same request again"
-        raise Refusal(HTTPStatus.ACCEPTED, words, code=Code.PENDING, retry_after=int(POLL_SECONDS))
+        return Refusal(HTTPStatus.ACCEPTED, words, code=Code.PENDING, retry_after=int(POLL_SECONDS))
 
     def _device(self, device_id: str) -> Device:
         device = self.fleet.registry.device(device_id)

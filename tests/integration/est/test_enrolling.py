@@ -17,7 +17,7 @@ from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.model.enrolment import EnrolmentState
 from fleetctl.model.profile import Approval, ProvisioningProfile
 from fleetctl.pki.authority import common_names, serial_of
-from fleetctl.pki.csr import make_csr, spki_of
+from fleetctl.pki.csr import make_csr, parse_csr, spki_of
 from fleetctl.platforms.local import revocation, tokens
 from fleetctl.platforms.local.enrolment import approval
 from fleetctl.platforms.local.est import EstService
@@ -291,3 +291,27 @@ def test_who_was_turned_away_is_told_so(stand: Stand) -> None:
     assert stand.ask("simpleenroll", csr, user=user).status == 403
     assert stand.ask("simpleenroll", make_csr(new_key(), "p-1"), user=user).status == 403
     assert stand.serials() == set()
+
+
+def by_hand(stand: Stand) -> None:
+    stand.fleet.registry.put_profile(ProvisioningProfile("by-hand", approval=Approval.MANUAL))
+    manufactured(stand, profile="by-hand")
+
+
+def test_what_a_claim_was_refused_turns_no_device_away(stand: Stand) -> None:
+    by_hand(stand)
+    stand.fleet.registry.record_refusal("line", "SN-p-1", "p-1", "rejected", "2026-11-24T00:00:00.000Z")
+    assert stand.ask("simpleenroll", make_csr(new_key(), "p-1"), user=f"p-1:{stand.token()}").status == 202
+
+
+def test_the_key_that_was_approved_is_let_in_when_its_rival_was_turned_away(stand: Stand) -> None:
+    by_hand(stand)
+    user, mine, theirs = f"p-1:{stand.token()}", make_csr(new_key(), "p-1"), make_csr(new_key(), "p-1")
+    assert [stand.ask("simpleenroll", csr, user=user).status for csr in (mine, theirs)] == [202, 202]
+    first, second = sorted(approval.pending(stand.fleet), key=lambda each: each.key != parse_csr(mine).spki)
+    approval.approve(stand.fleet, approval.choose(stand.fleet, [first.id], None, "approve"), None)
+    with pytest.raises(Conflict, match="another key was approved"):
+        approval.approve(stand.fleet, approval.choose(stand.fleet, [second.id], None, "approve"), None)
+    approval.reject(stand.fleet, approval.choose(stand.fleet, [second.id], None, "reject"), "not ours")
+    assert stand.ask("simpleenroll", theirs, user=user).status == 403
+    assert stand.ask("simpleenroll", mine, user=user).status == 200

@@ -90,7 +90,7 @@ def approve(fleet: "LocalFleet", rows: Sequence[EnrolmentRow], reason: str | Non
     """All or none: each device fetches its certificate the next time it asks.
 
     Raises:
-        Conflict: two keys of one serial, or more devices than claim and batch let in.
+        Conflict: two keys of one serial, now or one after the other, or more devices than claim and batch let in.
     """
     registry, at = fleet.registry, rfc3339(fleet.clock())
     _check_single(rows)
@@ -99,6 +99,7 @@ def approve(fleet: "LocalFleet", rows: Sequence[EnrolmentRow], reason: str | Non
         for row in rows:
             held = registry.enrolment(row.id)
             if held.state == EnrolmentState.PENDING:
+                _check_first(fleet, held)
                 _check_room(fleet, held)
                 registry.settle_enrolment(row.id, EnrolmentState.APPROVED, at=at, actor=fleet.actor, reason=reason)
             decisions.append(_decided(held, "approved"))
@@ -188,6 +189,16 @@ def _check_single(rows: Sequence[EnrolmentRow]) -> None:
                 f"{len(by_device[row.device_id])} keys wait for serial {printable(str(row.serial))}",
                 "compare the keys in fleetctl provision pending, and approve one by its id",
             )
+
+
+def _check_first(fleet: "LocalFleet", row: EnrolmentRow) -> None:
+    """Of two keys that were approved for one serial neither would be let in."""
+    approved = (EnrolmentState.APPROVED,)
+    if row.device_id is not None and fleet.registry.enrolments(device_id=row.device_id, states=approved):
+        raise Conflict(
+            f"another key was approved for serial {printable(str(row.serial))}",
+            f"begin anew if that was wrong: fleetctl provision reset {row.device_id}",
+        )
 
 
 def _check_room(fleet: "LocalFleet", row: EnrolmentRow) -> None:
