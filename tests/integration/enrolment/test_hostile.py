@@ -2,9 +2,12 @@
 
 import base64
 import datetime
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from cryptography import x509
@@ -23,6 +26,7 @@ from fleetctl.platforms.local import est_proof, revocation
 from fleetctl.platforms.local.enrolment import vouching
 from fleetctl.platforms.local.enrolment.answering import CLAIM_BURST, Answer, Answering, Case
 from fleetctl.platforms.local.enrolment.expiring import expire
+from fleetctl.platforms.local.enrolment.serving import Service
 from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.local.succession import Wanted, rotate
 from fleetctl.wire.document import rfc3339
@@ -161,6 +165,21 @@ def test_one_device_that_asks_without_end_leaves_its_batch_alone(counter: Counte
     codes = {counter.ask("b-0", "hello").code for _ in range(int(CLAIM_BURST) + 10)}
     assert codes == {None, "rate_limited"}
     assert counter.enrol("b-1").status == "accepted"
+
+
+def test_a_clock_that_is_set_forward_takes_nothing_back(own: Stand) -> None:
+    ahead = [0.0]
+    with LocalFleet(own.fleet.context, lambda: time.time() + ahead[0]) as fleet:
+        counter = Counter(own)
+        counter.answering = Answering(fleet, lambda: 0.0)
+        assert counter.enrol("b-0").status == "accepted"
+        service = Service(fleet, threading.Event(), SimpleQueue(), pending_for=86400.0, sweep=0.0)
+        assert list(service._sweep()) == []
+        ahead[0] = 2 * 86400.0
+        (told,) = service._sweep()
+        assert (told.event, told.code) == ("failed", "clock")
+        assert list(service._sweep()) == []
+    assert own.state("b-0") == "claimed"
 
 
 def test_a_certificate_that_was_taken_back_meanwhile_makes_nobody_active(own: Stand, counter: Counter) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 LOCK = "provision.lock"
 BEAT, SHORTEST_WAIT = 0.5, 0.01
 SWEEP_SECONDS = 60.0
+LEAP = 300.0
+"""By how many seconds the clock may be set between two sweeps before its word for what is overdue does not count."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 RENEW = "renew"
 
@@ -83,6 +85,7 @@ class Service:
     activation: Activation = field(init=False)
     newcomers: JustInTime = field(init=False)
     _swept: float = float("-inf")
+    _offset: float | None = None
     _early: list["Message"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -227,6 +230,12 @@ class Service:
         if monotonic() - self._swept < self.sweep:
             return
         self._swept = monotonic()
+        before, self._offset = self._offset, self.fleet.clock() - self._swept
+        if before is not None and abs(self._offset - before) > LEAP:
+            self._swept += self.pending_for
+            words = f"the clock was set by {self._offset - before:.0f} s: nothing is taken back for {self.pending_for:.0f} s"
+            yield self.event(What.FAILED, "clock", words)
+            return
         try:
             yield from expire(self.fleet, self.pending_for)
         except FleetError as error:
