@@ -164,17 +164,19 @@ def have_it_read(
     wanted: Mapping[str, int],
     *,
     denied: Callable[[], str] | None = None,
+    anew: bool = False,
     timeout: float = OBEY_SECONDS,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Obedience:
     """Tell a running broker to read its lists again, and wait (`timeout` seconds) until it says that it has.
 
-    `denied` tells whom it is to keep out now: others may change that while we wait.
+    `denied` tells whom it is to keep out now: others may change that while we wait. With `anew` it reads its files in any case.
     """
+    before = 0
 
     def obeyed(state: BrokerState) -> bool:
-        return state.obeys(wanted, denied and denied())
+        return state.obeys(wanted, denied and denied()) and not (anew and state.reloads == before)
 
     state = running(folder)
     if state is None:
