@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def renew_servers(fleet: "LocalFleet", *, rekey: bool = False) -> Renewed:
     """Renew it, also where it has expired: clients trust its authority and its names, and see no difference.
 
-    Stopped at any point it leaves a pair that works, and repeating it finishes. A broker that runs here shows the new one at once.
+    Stopped at any point it leaves a pair that works; repeating it finishes. A broker that runs here shows the new one at once.
 
     Raises:
         ConfigError, NotFound, Denied: the context has no such certificate, or not the key of its authority.
