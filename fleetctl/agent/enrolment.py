@@ -27,7 +27,8 @@ LISTEN = 0.5
 TEMPORARY = frozenset({"pending", "rate_limited", "not_yet_open", "quota", "no_nonce", "stale_csr"})
 """What time, or a person of the fleet, can mend while the device waits."""
 _CONFLICTS = frozenset({"already_active", "already_claimed", "duplicate_key"})
-_HINT = "ask whoever gave you the claim: fleetctl provision status"
+_HINT = "ask whoever gave you the claim: fleetctl provision claim list"
+_CONFLICT_HINT = "if this unit shall have it, ask whoever gave you the claim: fleetctl provision reset DEVICE --reason TEXT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,8 @@ class _Talk:
         detail = reply.detail or code.replace("_", " ")
         if reply.status == "pending" or code in TEMPORARY or reply.retry_after is not None:
             raise _Later(Waiting(code, detail, reply.retry_after))
-        kind = Conflict if code in _CONFLICTS else Denied
-        raise Refused(code, kind(f"the fleet refused the enrolment ({code}): {detail}", _HINT))
+        kind, hint = (Conflict, _CONFLICT_HINT) if code in _CONFLICTS else (Denied, _HINT)
+        raise Refused(code, kind(f"the fleet refused the enrolment ({code}): {detail}", hint))
 
     def _answer(self, request: ProvisionRequest) -> ProvisionReply:
         """What does not parse, and what answers something else, is passed over.
