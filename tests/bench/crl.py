@@ -5,6 +5,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -42,7 +43,7 @@ def main() -> int:
     theirs: list[float] = []
     for _ in range(ROUNDS):
         lines = [crl.Revoked(serial, now, Reason.UNSPECIFIED) for serial in serials]
-        ours.append(took(lambda lines=lines: crl.build(authority, lines, 1, now)))  # type: ignore[misc]
+        ours.append(took(partial(crl.build, authority, lines, 1, now)))
         theirs.append(took(lambda: naive(authority, serials, now, key)))
     ratio = statistics.median(theirs) / statistics.median(ours)
     times = f"fleetctl {statistics.median(ours):.2f} s, one by one {statistics.median(theirs):.2f} s"
