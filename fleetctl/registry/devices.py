@@ -98,8 +98,11 @@ class Devices(Timeline):
 
     def knows(self, path: DevicePath) -> bool:
         """Whether a device that is believed lives at exactly that path: what comes from anywhere else is not taken in."""
+        return self._lives_at(path, f"IN ({_BELIEVED})")
+
+    def _lives_at(self, path: DevicePath, states: str) -> bool:
         found = self.read_one(
-            f"SELECT 1 FROM devices WHERE id = ? AND tenant = ? AND location = ? AND type = ? AND state IN ({_BELIEVED})",  # noqa: S608
+            f"SELECT 1 FROM devices WHERE id = ? AND tenant = ? AND location = ? AND type = ? AND state {states}",  # noqa: S608
             (path.device_id, path.tenant, path.location, path.device_type),
         )
         return found is not None
@@ -136,7 +139,9 @@ class Devices(Timeline):
             received_at,
         )
         with self.transaction():
-            if not self.knows(path) or not supersedes(seen, self.sighting(path.device_id)):
+            # of one that is out of service it is believed that it went: the broker says so when it cuts the session
+            heard = self.knows(path) if seen.status == "online" else self._lives_at(path, f"<> '{LifeCycle.RETIRED}'")
+            if not heard or not supersedes(seen, self.sighting(path.device_id)):
                 return False
             self.write(
                 "INSERT OR REPLACE INTO presence VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
