@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Self
@@ -16,7 +16,7 @@ from fleetctl.keys.store import generate_key, load_key, load_public_key
 from fleetctl.keys.trust import UnverifiedTrust
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.mqtt.session import Session, open_session
-from fleetctl.pki.csr import make_csr
+from fleetctl.pki.csr import make_csr, spki_of
 from fleetctl.tls import client_context
 from fleetctl.wire import bundle
 from fleetctl.wire.bundle import ClaimConfig
@@ -65,11 +65,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Not yet: try again, after `seconds` if the fleet has said so. Without a `code` it was never asked."""
+    """Not yet: try again, after `seconds` if the fleet has said so. Without a `code` it was never asked.
+
+    `key` is what `fleetctl provision pending` shows of the key that was sent.
+    """
 
     code: str | None
     detail: str
     seconds: float | None = None
+    key: str | None = None
 
 
 class Refused(Exception):
@@ -111,7 +115,7 @@ def enrol(
     except Refused as refused:
         return refused
     except _Later as later:
-        return later.waiting
+        return replace(later.waiting, key=spki_of(key.public_key()))
     except FleetError as error:
         return Waiting(None, error.message)
     except Exception as error:
