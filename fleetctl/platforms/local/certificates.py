@@ -171,8 +171,22 @@ class LocalCertificates:
         """The same for many, with one list and one word to the broker."""
         wanted = reason(why)
         rows = list({row.serial: row for name in names for row in self._revocable(name)}.values())
+        if wanted is Reason.KEY_COMPROMISE:
+            rows = self._with_successors(rows)
         self._check_not_ours(rows)
         return revoke(self.fleet, rows, wanted, moves=True) if rows else []
+
+    def _with_successors(self, rows: Sequence[CertificateRow]) -> builtins.list[CertificateRow]:
+        """These and what they were renewed to since: whoever had the key could have renewed it to another of theirs."""
+        found = {row.serial: row for row in rows}
+        pending = list(rows)
+        while pending:
+            row = pending.pop()
+            for each in self._of(row.device_id or row.subject):
+                if each.replaces == row.serial and each.serial not in found:
+                    found[each.serial] = each
+                    pending.append(each)
+        return list(found.values())
 
     def _check_not_ours(self, rows: Sequence[CertificateRow]) -> None:
         """Whoever revokes the certificate that this context connects with locks itself out."""

@@ -12,6 +12,7 @@ from fleetctl.model import topic as topics
 from fleetctl.model.certificate import Profile
 from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.mqtt.message import Message
+from fleetctl.pki.csr import checked_key
 from fleetctl.platforms.local.believed import take_in
 from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.local.init import create_context
@@ -136,3 +137,19 @@ def test_a_decommissioned_device_of_a_registered_authority_is_not_believed_and_t
     assert take_in(fleet.registry, status_of("57-4")) is None
     shown = fleet.devices.status("v-1")
     assert (shown.state, shown.certificates[0].state) == ("retired", "revoked")
+
+
+def test_a_key_that_was_stolen_takes_along_what_it_was_renewed_to(fleet: LocalFleet, tmp_path: Path) -> None:
+    stolen = device(fleet, tmp_path)
+    other = fleet.certificates.issue("p-1", tmp_path / "other").serial
+    serials, registry = [stolen.serial], fleet.registry
+    for _ in range(2):
+        with registry.transaction():
+            key = generate_key("p256").public_key()
+            serials.append(fleet.certificates.issuer.issue(registry.device("p-1"), checked_key(key), replaces=serials[-1]).serial)
+
+    fleet.certificates.revoke(serials[0], "superseded")
+    assert [registry.certificate(each).reason for each in serials] == ["superseded", None, None]
+    fleet.certificates.revoke(serials[1], "keyCompromise")
+    assert [registry.certificate(each).reason for each in serials] == ["superseded", "keyCompromise", "keyCompromise"]
+    assert registry.certificate(other).revoked_at is None
