@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fleetctl.errors import Conflict, NotFound
-from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, printable
+from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, is_level, printable
 from fleetctl.model.presence import Sighting, supersedes
 from fleetctl.registry.database import Row
 from fleetctl.registry.timeline import Timeline, TimelineRow
@@ -178,7 +178,7 @@ class Devices(Timeline):
             )
 
     def _held(self, device_id: str) -> Device | None:
-        if self.read_one("SELECT 1 FROM devices WHERE id = ?", (device_id,)) is None:
+        if not is_level(device_id) or self.read_one("SELECT 1 FROM devices WHERE id = ?", (device_id,)) is None:
             return None
         return next((record.device for record in self.records([device_id], retired=True)), None)
 
