@@ -19,7 +19,8 @@ CHUNK = 1 << 16
 HEAD_LIMIT = 1 << 15
 TIMEOUT = 30.0
 HANDSHAKE_TIMEOUT = 10.0
-HANDSHAKES = 256
+HANDSHAKES, HANDSHAKES_OF_ONE = 256, 192
+"""How many may be shaking hands at once, and how many of one address: whoever never ends leaves places to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Server(ThreadingHTTPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands, then serve; who has not shown a certificate takes no place of those who have."""
         try:
-            with self._place(self._handshakes):
+            with self._of(("hands", str(client_address[0])), HANDSHAKES_OF_ONE), self._place(self._handshakes):
                 request.settimeout(HANDSHAKE_TIMEOUT)
                 secured = self._contexts().wrap_socket(request, server_side=True)
             with secured, self._client(secured.getpeercert(binary_form=True), str(client_address[0])):

@@ -102,6 +102,8 @@ class Applicant:
         self._tries += 1
         event = "waiting" if waiting.code is None else "pending" if waiting.code == "pending" else "refused"
         words: dict[str, Json] = {} if waiting.code is None else {"code": waiting.code}
+        if event == "pending":
+            words = {"key": waiting.key, **words}
         self._tell(event, **words, reason=waiting.detail, seconds=round(seconds, 1))
         self._again = self._loop.clock.monotonic() + seconds
         self._loop.wake(self, self._again)

@@ -16,7 +16,7 @@ from fleetctl.model.device import DevicePath
 
 CHAIN_LIMIT = 65536
 LONGEST_CHAIN = 8
-_READING_ERRORS = (ValueError, TypeError, OverflowError)
+_READING_ERRORS = (ValueError, TypeError, OverflowError, x509.InvalidVersion)
 
 Chain = Sequence[x509.Certificate]
 

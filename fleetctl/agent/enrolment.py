@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Self
@@ -16,7 +16,7 @@ from fleetctl.keys.store import generate_key, load_key, load_public_key
 from fleetctl.keys.trust import UnverifiedTrust
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.mqtt.session import Session, open_session
-from fleetctl.pki.csr import make_csr
+from fleetctl.pki.csr import make_csr, spki_of
 from fleetctl.tls import client_context
 from fleetctl.wire import bundle
 from fleetctl.wire.bundle import ClaimConfig
@@ -27,7 +27,8 @@ LISTEN = 0.5
 TEMPORARY = frozenset({"pending", "rate_limited", "not_yet_open", "quota", "no_nonce", "stale_csr"})
 """What time, or a person of the fleet, can mend while the device waits."""
 _CONFLICTS = frozenset({"already_active", "already_claimed", "duplicate_key"})
-_HINT = "ask whoever gave you the claim: fleetctl provision status"
+_HINT = "ask whoever gave you the claim: fleetctl provision claim list"
+_CONFLICT_HINT = "if this unit shall have it, ask whoever gave you the claim: fleetctl provision reset DEVICE --reason TEXT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Not yet: try again, after `seconds` if the fleet has said so. Without a `code` it was never asked."""
+    """Not yet: try again, after `seconds` if the fleet has said so. Without a `code` it was never asked.
+
+    `key` is what `fleetctl provision pending` shows of the key that was sent.
+    """
 
     code: str | None
     detail: str
     seconds: float | None = None
+    key: str | None = None
 
 
 class Refused(Exception):
@@ -110,7 +115,7 @@ def enrol(
     except Refused as refused:
         return refused
     except _Later as later:
-        return later.waiting
+        return replace(later.waiting, key=spki_of(key.public_key()))
     except FleetError as error:
         return Waiting(None, error.message)
     except Exception as error:
@@ -146,21 +151,29 @@ class _Talk:
         detail = reply.detail or code.replace("_", " ")
         if reply.status == "pending" or code in TEMPORARY or reply.retry_after is not None:
             raise _Later(Waiting(code, detail, reply.retry_after))
-        kind = Conflict if code in _CONFLICTS else Denied
-        raise Refused(code, kind(f"the fleet refused the enrolment ({code}): {detail}", _HINT))
+        kind, hint = (Conflict, _CONFLICT_HINT) if code in _CONFLICTS else (Denied, _HINT)
+        raise Refused(code, kind(f"the fleet refused the enrolment ({code}): {detail}", hint))
 
     def _answer(self, request: ProvisionRequest) -> ProvisionReply:
-        """What does not parse, and what answers something else, is passed over."""
-        deadline = monotonic() + self._timeout
+        """What does not parse, and what answers something else, is passed over.
+
+        So is a refusal without a name, as long as another answer may come: whoever else holds the claim can ask in our place
+        what nobody can read.
+        """
+        deadline, nameless = monotonic() + self._timeout, None
         while (left := deadline - monotonic()) > 0 and not self._stop.is_set():
             for message in self._session.receive(min(left, LISTEN)):
                 try:
                     reply = ProvisionReply.decode(message.payload)
                 except Malformed:
                     continue
-                nameless = reply.id is None and reply.status == "rejected"
-                if message.topic == self._reply and (nameless or (reply.id, reply.step) == (request.id, request.step)):
+                if message.topic == self._reply and (reply.id, reply.step) == (request.id, request.step):
                     return reply
+                if message.topic == self._reply and reply.id is None and reply.status == "rejected":
+                    nameless = reply
+        if nameless is not None:
+            code = nameless.code or nameless.status
+            raise _Later(Waiting(code, nameless.detail or code.replace("_", " "), nameless.retry_after))
         raise Unavailable(f"nobody answered the {request.step} in time", "does the fleet provision? fleetctl provision serve")
 
 

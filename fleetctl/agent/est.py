@@ -45,7 +45,7 @@ def authorities(identity: Identity) -> Chain:
 def _ask(identity: Identity, operation: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> bytes:
     base = identity.config.enrol
     if base is None:
-        raise ConfigError("the device has no address to renew at", "configure one: fleetctl provision configure DEVICE")
+        raise ConfigError("the device has no address to renew at", "let the fleet tell it one: fleetctl provision serve")
     parts = urlsplit(base)
     end = identity.endpoint
     context = tls.client_context(end.ca, end.cert, end.key)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LOOK = 60.0
 """Seconds between two looks at the clock, which may be set at any time."""
+SHORTEST_WAIT = 1.0
 MISSES = 5
 """Tries after which a new certificate that no broker answers is given up, while the old one works."""
 
@@ -178,7 +179,7 @@ class Keeper:
 
     def _announced(self, done: bool) -> None:
         self._step, self._unannounced = Step.IDLE, not done
-        pause = self._owner.device.settings.renewal_retry if done else self._pause(None)
+        pause = min(self._owner.device.settings.renewal_retry, self._patience) if done else self._pause(None)
         if done:
             self._failures = 0
         self._next = self._loop.clock.monotonic() + pause
@@ -186,10 +187,16 @@ class Keeper:
 
     def _pause(self, seconds: float | None) -> float:
         settings = self._owner.device.settings
-        longest: float = min(settings.renewal_limit, settings.renewal_retry * 2 ** min(self._failures, 20))
+        longest: float = min(settings.renewal_limit, settings.renewal_retry * 2 ** min(self._failures, 20), self._patience)
         self._failures += 1
         wait = longest * self._loop.chance.uniform(0.5, 1.0)
         return wait if seconds is None else max(wait, min(seconds, settings.renewal_limit))
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that one wait may take of the certificate's life: a tenth, or one that is short would end meanwhile."""
+        credential = self._home.current.credential
+        return inf if credential is None else max(SHORTEST_WAIT, credential.at(0.1) - credential.not_before)
 
     def _warn(self, wall: float | None) -> None:
         """Say once that the certificate expires and nobody renews it, and once that it has."""

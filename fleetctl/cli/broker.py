@@ -27,7 +27,7 @@ EVENT = View(
         Field("engine", help="mosquitto or builtin."),
         Field("deviceUrl", help="Where devices dial."),
         Field("fleetUrl", help="Where fleetctl dials."),
-        Field("claimsUrl", help="Where devices with a claim dial.", nullable=True),
+        Field("claimsUrl", help="Where devices with a claim dial.", nullable=True, wide=True),
         Field("crlNumbers", "object", help="The revocation lists that it obeys.", wide=True),
         Field("inMemory", "boolean", help="Whether retained messages and sessions end with it.", wide=True),
         Field("error", nullable=True, wide=True),

@@ -36,6 +36,7 @@ TRANSITION = View(
         Field("state", help="That of now."),
         Field("certificates", "integer", help="How many were put on hold or released."),
         Field("sessionsCut", "boolean", help="Whether no connection of it is left.", nullable=True),
+        Field("detail", help="What did not happen, and what to do.", nullable=True, wide=True),
     ),
 )
 REPLACED = View(

@@ -23,7 +23,7 @@ PROFILE = View(
         Field("heartbeat", "number", help="Seconds between their statuses."),
         Field("reportingInterval", "number", help="Seconds between their measurements.", wide=True),
         Field("approval", help="auto, or manual: a person decides about each."),
-        Field("days", "integer", help="How long their certificates are good; null for the authority's default.", nullable=True),
+        Field("days", "number", help="How long their certificates are good; null for the authority's default.", nullable=True),
         Field("ids", help="The regular expression that an id must match as a whole.", nullable=True),
         Field("twin", "object", help="What is desired of a new device.", wide=True),
         Field("labels", "object", wide=True),
@@ -53,7 +53,9 @@ def set_profile(
     location: Annotated[str | None, typer.Option("--location", metavar="PLACE", help="Where they belong.")] = None,
     heartbeat: Annotated[float | None, duration_option("--heartbeat", help="How often they say that they are there.")] = None,
     reporting: Annotated[float | None, duration_option("--reporting-interval", help="How often they measure.")] = None,
-    days: Annotated[int | None, typer.Option("--days", metavar="N", help="How long their certificates are good.")] = None,
+    days: Annotated[
+        float | None, typer.Option("--days", metavar="N", help="How long their certificates are good, as 365 or 0.5.")
+    ] = None,
     approval: Annotated[
         str | None, typer.Option("--approval", metavar="auto|manual", help="Whether a person decides about each device.")
     ] = None,

@@ -88,6 +88,7 @@ REMOVED = View(
         Field("revoked", "integer", help="How many certificates were revoked."),
         Field("cleared", "boolean", help="Whether the broker has let go of what it retained; otherwise it is queued."),
         Field("sessionsCut", "boolean", help="Whether no connection of it is left.", nullable=True),
+        Field("detail", help="What did not happen to its certificates, and what to do.", nullable=True, wide=True),
     ),
 )
 

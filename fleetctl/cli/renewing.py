@@ -34,7 +34,7 @@ RENEWED = View(
 )
 TARGET = typer.Argument(
     metavar="[NAME|DIR]...",
-    help="A bundle folder, or devices to be told; by default the certificate of this context.",
+    help="A bundle folder, `broker`, or devices to be told; by default the certificate of this context.",
     autocompletion=complete_device,
     show_default=False,
 )
@@ -57,6 +57,7 @@ app = group("Renew certificates.")
     example="""
     fleetctl certs renew
     fleetctl certs renew ./pump-7
+    fleetctl certs renew broker
     fleetctl certs renew --expiring 30d -l type=pump --rate 10/m --yes
     """,
 )
@@ -109,6 +110,10 @@ def _renew(
     rekey: bool,
     allow_expired: bool,
 ) -> "Renewed | As":
+    if targets == ["broker"] and selector is None and expiring is None:
+        from fleetctl.platforms.local.server_renewal import renew_servers
+
+        return renew_servers(session.fleet, rekey=rekey)
     holding = None if selector is not None or expiring is not None else _here(session, targets)
     if holding is None:
         if allow_expired:

@@ -25,6 +25,8 @@ class Signer:
     def __init__(self, key: PrivateKey) -> None:
         if isinstance(key, rsa.RSAPrivateKey):
             raise ConfigError("an RSA key signs certificates only", "name an Ed25519 or P-256 key")
+        if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, ec.SECP256R1):
+            raise ConfigError(f"a key on the curve {key.curve.name} signs certificates only", "name an Ed25519 or P-256 key")
         self._key = key
         self.public_key: PublicKey = key.public_key()
         self.alg, raw = _pinned(self.public_key)

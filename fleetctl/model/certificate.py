@@ -10,7 +10,8 @@ from fleetctl.model.device import DevicePath, check_level, is_level, printable
 
 DAY = 86400
 BACKDATE = 300
-"""Seconds before now at which a certificate begins, for clocks that are a little slow."""
+"""Seconds before now at which a certificate begins, for clocks that are a little slow: at most a tenth of its life,
+or one that is good for minutes would be past the middle of its life, and due for renewal, when it is made."""
 OPERATOR_PREFIX = "op:"
 CLAIM_PREFIX = "claim:"
 CANARY_PREFIX = "fleetctl-canary-"
@@ -87,7 +88,8 @@ def validity(profile: Profile, now: float, issuer: Validity | None = None, days:
     """
     if days is not None and not 0 < days <= LONGEST_DAYS:
         raise UsageError(f"a certificate cannot be good for {days:g} days", f"from 1 to {LONGEST_DAYS} days")
-    begin, end = int(now) - BACKDATE, int(now + (profile.days if days is None else days) * DAY)
+    life = (profile.days if days is None else days) * DAY
+    begin, end = int(now - min(BACKDATE, life / 10)), int(now + life)
     if issuer is None:
         return Validity(begin, end)
     if issuer.state(now) is not State.VALID:
@@ -99,7 +101,9 @@ def reason(text: str) -> Reason:
     """A reason to revoke for good; raises `UsageError` naming those there are."""
     good = [each for each in Reason if each is not Reason.CERTIFICATE_HOLD]
     if text == Reason.CERTIFICATE_HOLD:
-        raise UsageError("a hold is no reason to revoke for good", "suspend the device instead: fleetctl provision suspend DEVICE")
+        raise UsageError(
+            "a hold is no reason to revoke for good", "suspend the device instead: fleetctl provision suspend DEVICE"
+        )
     if text not in good:
         raise UsageError(f"{printable(text)} is no reason to revoke", f"one of: {', '.join(good)}")
     return Reason(text)

@@ -14,6 +14,7 @@ HEARTBEAT = 60.0
 REPORTING = 60.0
 SHORTEST_SECONDS = 0.1
 LONGEST_SECONDS = 31 * 86400.0
+FEWEST_DAYS = 0.0001
 MOST_DAYS = 20 * 365
 ID_LIMIT = 64
 PATTERN_LIMIT = 128
@@ -39,7 +40,7 @@ class Approval(StrEnum):
 class ProvisioningProfile:
     """What devices get that enrol with it: type and place, seconds between their messages, twin defaults, days of certificate.
 
-    `ids` is a regular expression that a whole id must match, `days` None the default of the authority.
+    `ids` is a regular expression that a whole id must match; `days` may be less than one, and is None for the default.
     """
 
     name: str
@@ -48,7 +49,7 @@ class ProvisioningProfile:
     heartbeat: float = HEARTBEAT
     reporting_interval: float = REPORTING
     twin: Mapping[str, Any] = field(default_factory=dict)
-    days: int | None = None
+    days: float | None = None
     approval: Approval = Approval.AUTO
     ids: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -149,11 +150,13 @@ def _seconds(given: Mapping[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
-def _days(given: Mapping[str, Any]) -> int | None:
+def _days(given: Mapping[str, Any]) -> float | None:
     value = given.get("days")
-    if value is not None and (type(value) is not int or not 1 <= value <= MOST_DAYS):
-        raise UsageError(f"`days` is not a whole number from 1 to {MOST_DAYS}", "as in --days 90")
-    return value
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not FEWEST_DAYS <= value <= MOST_DAYS:
+        raise UsageError(f"`days` is not a number from {FEWEST_DAYS:g} to {MOST_DAYS}", "as in --days 90, or --days 0.5")
+    return int(value) if value == int(value) else value
 
 
 def _approval(value: object) -> Approval:

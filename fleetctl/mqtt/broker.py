@@ -22,6 +22,7 @@ class Listener:
     """One port. `identity_is_client_id`: the certificate's CN is the client id as well as the user name.
 
     `transient`: its clients leave nothing behind, neither a session nor a retained message, and there are few of them at a time.
+    `denied`: identities that may do nothing here, whatever their certificates say.
     """
 
     host: str
@@ -33,6 +34,7 @@ class Listener:
     rules: tuple[Rule, ...]
     identity_is_client_id: bool
     transient: bool = False
+    denied: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,8 @@ class Broker(Protocol):
     def start(self) -> None:
         """Return once all listeners answer a TLS handshake."""
 
-    def reload(self) -> None:
-        """Read certificates, authorities and revocation lists again."""
+    def reload(self, config: BrokerConfig | None = None) -> None:
+        """Read certificates, authorities and lists again; of `config` only those who are denied may differ."""
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether it has ended, after at most `timeout` seconds."""

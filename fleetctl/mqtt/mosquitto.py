@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic, sleep
 from typing import IO
@@ -110,7 +111,7 @@ def render_config(
     acls = {f"{name}.acl": listener for name, listener in config.named.items()}
     for name, listener in acls.items():
         text += _render_listener(listener, config.folder / name, connections)
-    return {"mosquitto.conf": text, **{name: render_acl(listener.rules) for name, listener in acls.items()}}
+    return {"mosquitto.conf": text, **{name: render_acl(each.rules, each.denied) for name, each in acls.items()}}
 
 
 def _render_listener(listener: Listener, acl: Path, connections: int) -> str:
@@ -132,9 +133,13 @@ def _more(listener: Listener, connections: int) -> str:
     return _DEVICE.format(connections=connections) if listener.identity_is_client_id else ""
 
 
-def render_acl(rules: tuple[Rule, ...]) -> str:
-    """Patterns throughout: a bare `topic` line would speak of anonymous clients only."""
-    return "".join(f"pattern {rule.action} {_line(rule.pattern, 'topic pattern')}\n" for rule in rules)
+def render_acl(rules: tuple[Rule, ...], denied: Iterable[str] = ()) -> str:
+    """Patterns throughout: a bare `topic` line would speak of anonymous clients only.
+
+    mosquitto asks what it knows of a user first, and asks no pattern after it was told no.
+    """
+    refusals = "".join(f"user {_line(name, 'identity')}\ntopic deny #\n" for name in sorted(denied))
+    return refusals + "".join(f"pattern {rule.action} {_line(rule.pattern, 'topic pattern')}\n" for rule in rules)
 
 
 def _path(path: Path) -> str:
@@ -213,11 +218,13 @@ class Mosquitto:
     def _open_log(self) -> IO[bytes]:
         return os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600), "wb")
 
-    def reload(self) -> None:
+    def reload(self, config: BrokerConfig | None = None) -> None:
         """Have it read certificates, authorities, lists and rules again, and prove that it still lets clients in.
 
-        Sessions that are open stay open, also those of a certificate revoked since: cut them with `session.evict`.
+        Sessions that are open stay open, also those of a certificate revoked since: cut them with `session.evict`. Who is denied
+        may connect: nothing that it says reaches anybody, and nothing reaches it.
         """
+        self._config = config or self._config
         if self._process is None or self._process.poll() is not None:
             raise Unavailable("mosquitto does not run", "start it with fleetctl broker run")
         self._write_config()

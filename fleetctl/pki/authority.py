@@ -47,6 +47,8 @@ DEVICE_ISSUING = "device-issuing"
 FLEET_CA = "fleet-ca"
 CLAIM_CA = "claim-ca"
 PEM_LIMIT = 1 << 20
+_NO_AUTHORITY = x509.BasicConstraints(ca=False, path_length=None)
+_SIGNS = key_usage(digital_signature=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +180,17 @@ def issue(
     check_constraints(authority.chain, request.common_name, request.profile)
     usage = ExtendedKeyUsageOID.SERVER_AUTH if request.profile is Profile.SERVER else ExtendedKeyUsageOID.CLIENT_AUTH
     names = x509.SubjectAlternativeName([general_name(name, request.profile) for name in request.alternatives])
-    return (
-        _builder(_leaf_name(request.common_name), public_key, authority.certificate.subject, span)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(key_usage(digital_signature=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(names, critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(authority_key_identifier(authority.certificate), critical=False)
-        .sign(authority.key, digest_for(authority.key))
-    )
+    extensions: list[x509.Extension[x509.ExtensionType]] = [
+        x509.Extension(x509.BasicConstraints.oid, True, _NO_AUTHORITY),
+        x509.Extension(x509.KeyUsage.oid, True, _SIGNS),
+        x509.Extension(x509.ExtendedKeyUsage.oid, False, x509.ExtendedKeyUsage([usage])),
+        x509.Extension(x509.SubjectAlternativeName.oid, False, names),
+        x509.Extension(x509.SubjectKeyIdentifier.oid, False, x509.SubjectKeyIdentifier.from_public_key(public_key)),
+        x509.Extension(x509.AuthorityKeyIdentifier.oid, False, authority_key_identifier(authority.certificate)),
+    ]
+    # all extensions at once: every one that is added makes another builder, which takes a tenth of the time
+    builder = _builder(_leaf_name(request.common_name), public_key, authority.certificate.subject, span, extensions)
+    return builder.sign(authority.key, digest_for(authority.key))
 
 
 def chain_of(certificate: x509.Certificate, among: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
@@ -283,7 +286,12 @@ def _finished(
     return builder.sign(issuer_key, digest_for(issuer_key))
 
 
-def _builder(subject: x509.Name, public_key: SubjectKey, issuer: x509.Name, span: Validity) -> x509.CertificateBuilder:
-    return x509.CertificateBuilder(
-        issuer, subject, public_key, x509.random_serial_number(), moment(span.not_before), moment(span.not_after)
-    )
+def _builder(
+    subject: x509.Name,
+    public_key: SubjectKey,
+    issuer: x509.Name,
+    span: Validity,
+    extensions: Sequence[x509.Extension[x509.ExtensionType]] = (),
+) -> x509.CertificateBuilder:
+    serial, begin, end = x509.random_serial_number(), moment(span.not_before), moment(span.not_after)
+    return x509.CertificateBuilder(issuer, subject, public_key, serial, begin, end, list(extensions))

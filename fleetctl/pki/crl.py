@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from fleetctl import files
@@ -17,7 +18,7 @@ from fleetctl.errors import ConfigError, Malformed, Unavailable
 from fleetctl.model.certificate import DAY, Reason
 from fleetctl.model.device import printable
 from fleetctl.pki.authority import Authority, moment
-from fleetctl.pki.extensions import authority_key_identifier, digest_for
+from fleetctl.pki.extensions import SubjectKey, authority_key_identifier, digest_for
 
 BACKDATE = DAY
 LIFETIME = 365 * DAY
@@ -126,6 +127,15 @@ def _read(path: Path) -> list[x509.CertificateRevocationList]:
 def _damaged(path: Path) -> ConfigError:
     hint = f"openssl crl -in {path} -noout -text"
     return ConfigError(f"{printable(str(path))} is not a file of revocation lists", hint)
+
+
+def is_own(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    """Whether that authority has signed the list."""
+    try:
+        key = authority.public_key()
+        return crl.issuer == authority.subject and isinstance(key, SubjectKey) and crl.is_signature_valid(key)
+    except (UnsupportedAlgorithm, TypeError, ValueError):
+        return False
 
 
 def _issuer(crl: x509.CertificateRevocationList) -> str:

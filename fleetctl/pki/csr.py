@@ -117,7 +117,7 @@ def _load(data: bytes) -> x509.CertificateSigningRequest:
     try:
         der = _unarmoured(data) if b"-----BEGIN" in data else data
         return x509.load_der_x509_csr(normalised(der))
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise Malformed("that is no signing request", _LOOK) from error
 
 

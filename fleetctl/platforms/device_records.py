@@ -75,7 +75,8 @@ class DeviceStatus:
 class Transition:
     """What became of a device: `certificates` counts those that were put on hold or released.
 
-    `sessions_cut`: the broker has no connection of it any more; None where nobody here can tell.
+    `sessions_cut`: the broker has no connection of it any more; None where nobody here can tell. `detail` is what did not happen,
+    or not in the usual way.
     """
 
     id: str
@@ -83,6 +84,7 @@ class Transition:
     state: str
     certificates: int
     sessions_cut: bool | None
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ class Imported:
 class Removed:
     """What became of a device that was removed: `cleared` is False while its retained messages wait in the outbox.
 
-    `sessions_cut`: the broker has no connection of it any more; None where nobody here can tell.
+    `sessions_cut`: the broker has no connection of it any more; None where nobody here can tell. `detail` is what did not happen
+    to its certificates, and what to do; None where everything did.
     """
 
     id: str
@@ -139,3 +142,4 @@ class Removed:
     revoked: int
     cleared: bool
     sessions_cut: bool | None = None
+    detail: str | None = None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fleetctl.errors import Conflict, NotFound
-from fleetctl.model.device import printable
+from fleetctl.model.device import LifeCycle, printable
 from fleetctl.registry.database import Database, Row, upsert
 
 DAY = 86400
@@ -13,6 +13,12 @@ FIRST_LIFETIME = 3651 * DAY
 _SELECT = "SELECT name, role, kind, state, profile, pem, created_at FROM authorities"
 _LISTS = """SELECT crls.authority, number, this_update, next_update FROM crls
     LEFT JOIN authorities ON authorities.name = crls.authority WHERE COALESCE(authorities.state, 'active') != 'retired'"""
+_OUT = ", ".join(f"'{state}'" for state in LifeCycle if not state.believed)
+# the order of the tables is the one that an index serves: this is asked every few seconds
+_DENIED = f"""SELECT DISTINCT c.device_id FROM authorities a CROSS JOIN certificates c ON c.authority = a.name
+    CROSS JOIN devices d ON d.id = c.device_id WHERE a.role = 'registered' AND a.state <> 'retired' AND c.revoked_at IS NOT NULL
+    AND (d.state <> 'retired' OR c.not_after > ?) AND (d.state IN ({_OUT})
+    OR NOT EXISTS (SELECT 1 FROM certificates good WHERE good.device_id = d.id AND good.revoked_at IS NULL))"""  # noqa: S608
 
 
 class AuthorityRow(NamedTuple):
@@ -102,6 +108,16 @@ class Authorities(Database):
             WHERE authority = ? AND revoked_at IS NOT NULL AND not_after >= ? ORDER BY revoked_at, serial"""
         return (RevokedRow(*row) for row in self.read(statement, (authority, since)))
 
+    def denied(self, now: str) -> frozenset[str]:
+        """Devices to keep out that no list of ours keeps out: a registered authority's certificate of theirs is revoked here.
+
+        It counts though it has expired, for its authority may have renewed it without telling; not that of a retired device, of
+        which there are ever more.
+        """
+        if not self.read_one("SELECT 1 FROM authorities WHERE role = 'registered' AND state <> 'retired'"):
+            return frozenset()
+        return frozenset(row[0] for row in self.read(_DENIED, (now,)))
+
     def crl(self, authority: str) -> ListRow | None:
         """None where it has no list yet."""
         row = self.read_one("SELECT authority, number, this_update, next_update FROM crls WHERE authority = ?", (authority,))
@@ -113,7 +129,8 @@ class Authorities(Database):
 
     def keep_crl(self, authority: str, number: int, this_update: int, next_update: int) -> None:
         """Write down a list that somebody else made."""
-        self.write(upsert("crls", "authority", "number", "this_update", "next_update"), (authority, number, this_update, next_update))
+        row = (authority, number, this_update, next_update)
+        self.write(upsert("crls", "authority", "number", "this_update", "next_update"), row)
 
     def lists_due(self, now: float) -> list[ListRow]:
         """Those past half of their life: one look at a table of a few rows."""

@@ -1,5 +1,6 @@
 """Certificates in the registry: every one that was ever issued, and the numbers of the revocation lists."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from operator import attrgetter
 
@@ -9,6 +10,11 @@ from fleetctl.registry.database import Database, marks, upsert
 
 _SELECT = """SELECT serial, authority, profile, subject, device_id, not_before, not_after, fingerprint, pem, revoked_at, reason,
     spki, replaces, proven_at FROM certificates"""
+_CURRENT = """ AS c WHERE serial > ? AND revoked_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM devices WHERE id = c.device_id AND state = 'retired')
+    AND NOT EXISTS (SELECT 1 FROM certificates AS n WHERE n.device_id = c.device_id AND n.subject = c.subject
+        AND n.revoked_at IS NULL AND (n.not_after, n.serial) > (c.not_after, c.serial))
+    ORDER BY serial LIMIT 500"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class CertificateRow:
 
 _FIELDS = [each.name for each in fields(CertificateRow)]
 _values = attrgetter(*_FIELDS)
+_INSERT = f"INSERT INTO certificates VALUES ({marks(_FIELDS)}) ON CONFLICT DO NOTHING"
 
 HOLD = "certificateHold"
 
@@ -44,7 +51,7 @@ HOLD = "certificateHold"
 class Certificates(Database):
     def add_certificate(self, row: CertificateRow) -> None:
         """Raises `Conflict` if the serial was issued before."""
-        added = self.write(f"INSERT INTO certificates VALUES ({marks(_FIELDS)}) ON CONFLICT DO NOTHING", _values(row))
+        added = self.write(_INSERT, _values(row))
         if not added:
             self._refuse(row)
 
@@ -58,6 +65,13 @@ class Certificates(Database):
         where, parameters = ("", ()) if device_id is None else (" WHERE device_id = ?", (device_id,))
         rows = self.read(_SELECT + where + " ORDER BY subject, not_after, serial", parameters)
         return [CertificateRow(*row) for row in rows]
+
+    def current_certificates(self) -> Iterator[CertificateRow]:
+        """Those that count: neither revoked nor outlived by another of the same device; of retired devices none. Page by page."""
+        last = ""
+        while page := self.read(_SELECT + _CURRENT, (last,)):
+            yield from (CertificateRow(*row) for row in page)
+            last = page[-1][0]
 
     def certificate(self, serial: str) -> CertificateRow:
         """Raises `NotFound`."""

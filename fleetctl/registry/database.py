@@ -73,11 +73,13 @@ class Database:
         """Everything inside is written together or not at all; one that fails inside another takes only its own part back."""
         name = f"inner{self._depth}"
         undo = [f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"] if self._depth else ["ROLLBACK"]
-        with self._explained():
+        try:
             if self._depth:
                 self._engine.command(f"SAVEPOINT {name}")
             else:
                 self._engine.begin()
+        except self._engine.errors as error:
+            raise self._engine.explain(error) from error
         self._depth += 1
         try:
             yield
@@ -93,8 +95,10 @@ class Database:
             self._depth -= 1
 
     def read(self, statement: str, parameters: Iterable[object] = ()) -> list[Row]:
-        with self._explained():
+        try:
             return self._engine.read(statement, tuple(parameters))
+        except self._engine.errors as error:
+            raise self._engine.explain(error) from error
 
     def read_one(self, statement: str, parameters: Iterable[object] = ()) -> Row | None:
         rows = self.read(statement, parameters)
@@ -120,6 +124,11 @@ class Database:
                 held.enter_context(self._engine.exclusive(name))
             yield
 
+    @property
+    def within(self) -> bool:
+        """Whether a transaction is under way."""
+        return self._depth > 0
+
     def parse(self, text: str) -> Any:
         """JSON that this registry holds."""
         try:
@@ -128,8 +137,10 @@ class Database:
             raise self._engine.damaged(str(error)) from error
 
     def _write(self, statement: str, parameters: Iterable[object]) -> int:
-        with self._explained():
+        try:
             return self._engine.write(statement, tuple(parameters))
+        except self._engine.errors as error:
+            raise self._engine.explain(error) from error
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fleetctl.errors import Conflict, FleetError, NotFound, UsageError
-from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, printable, rank
+from fleetctl.model.device import BELIEVED, Device, DevicePath, LifeCycle, check_labels, is_level, printable, rank
 from fleetctl.model.presence import Sighting, supersedes
 from fleetctl.registry.database import Row, marks, pages, upsert
 from fleetctl.registry.timeline import Timeline
@@ -144,16 +144,20 @@ class Devices(Timeline):
     def check_named(self, ids: Sequence[str], *, retired: bool = False) -> None:
         """Raises `NotFound` as `active_device` does, or with `retired` as `device` does, for the first of them that it would."""
         for page in pages(ids):
-            statement = f"SELECT id, state FROM devices WHERE id IN ({marks(page)})"  # noqa: S608
-            states = {row[0]: row[1] for row in self.read(statement, page)}
+            known = list(filter(is_level, page))
+            statement = f"SELECT id, state FROM devices WHERE id IN ({marks(known)})"  # noqa: S608
+            states = {row[0]: row[1] for row in self.read(statement, known)} if known else {}
             for name in page:
                 if name not in states or (not retired and states[name] == LifeCycle.RETIRED):
                     self.device(name) if retired else self.active_device(name)
 
     def knows(self, path: DevicePath) -> bool:
         """Whether a device that is believed lives at exactly that path: what comes from anywhere else is not taken in."""
+        return self._lives_at(path, f"IN ({_BELIEVED})")
+
+    def _lives_at(self, path: DevicePath, states: str) -> bool:
         found = self.read_one(
-            f"SELECT 1 FROM devices WHERE id = ? AND tenant = ? AND location = ? AND type = ? AND state IN ({_BELIEVED})",  # noqa: S608
+            f"SELECT 1 FROM devices WHERE id = ? AND tenant = ? AND location = ? AND type = ? AND state {states}",  # noqa: S608
             (path.device_id, path.tenant, path.location, path.device_type),
         )
         return found is not None
@@ -190,7 +194,9 @@ class Devices(Timeline):
             received_at,
         )
         with self.transaction():
-            if not self.knows(path) or not supersedes(seen, self.sighting(path.device_id)):
+            # of one that is out of service it is believed that it went: the broker says so when it cuts the session
+            heard = self.knows(path) if seen.status == "online" else self._lives_at(path, f"<> '{LifeCycle.RETIRED}'")
+            if not heard or not supersedes(seen, self.sighting(path.device_id)):
                 return False
             self.write(
                 _PRESENCE,
@@ -227,6 +233,8 @@ class Devices(Timeline):
             )
 
     def _held(self, device_id: str) -> Device | None:
+        if not is_level(device_id) or self.read_one("SELECT 1 FROM devices WHERE id = ?", (device_id,)) is None:
+            return None
         return next((record.device for record in self.records([device_id], retired=True)), None)
 
     def _all_pages(self, states: str) -> Iterator[list[Row]]:
@@ -237,7 +245,7 @@ class Devices(Timeline):
             after = page[-1][0]
 
     def _pages_of(self, ids: Iterable[str], states: str) -> Iterator[list[Row]]:
-        for page in pages(ids):
+        for page in pages(filter(is_level, ids)):
             statement = f"{_COLUMNS}FROM devices d {_HEARD}WHERE d.id IN ({marks(page)}){states}"
             found = {row[0]: row for row in self.read(statement, page)}
             yield [found[name] for name in page if name in found]

@@ -27,7 +27,7 @@ class Timeline(Database):
     def move_device(
         self, device_id: str, to: LifeCycle, *, event: str, at: str, reason: str | None = None, actor: str | None = None
     ) -> bool:
-        """Take a step; False, and nothing is written, if the device is there already.
+        """Take a step; False, and nothing is written, if the device is there already. Revoked and retired ones lose their tokens.
 
         Raises:
             NotFound: no such device.
@@ -41,6 +41,8 @@ class Timeline(Database):
             retired = at if to is LifeCycle.RETIRED else None
             self.write("UPDATE devices SET state = ?, retired_at = ? WHERE id = ?", (to, retired, device_id))
             self._add(device_id, TimelineRow(at, event, before, to, reason, actor))
+            if to in (LifeCycle.REVOKED, LifeCycle.RETIRED):
+                self.write("UPDATE tokens SET used_at = ? WHERE device_id = ? AND used_at IS NULL", (at, device_id))
         return True
 
     def note(self, device_id: str, event: str, *, at: str, reason: str | None = None, actor: str | None = None) -> None:
@@ -56,6 +58,10 @@ class Timeline(Database):
             (device_id,),
         )
         return [TimelineRow(*row) for row in rows]
+
+    def device_state(self, device_id: str) -> LifeCycle:
+        """Where a device stands now; raises `NotFound`."""
+        return self._state(device_id)
 
     def _state(self, device_id: str) -> LifeCycle:
         row = self.read_one("SELECT state FROM devices WHERE id = ?", (device_id,))

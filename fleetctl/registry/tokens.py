@@ -41,6 +41,10 @@ class Tokens(Database):
         """False if it was used or revoked before."""
         return self.write("UPDATE tokens SET used_at = ? WHERE digest = ? AND used_at IS NULL", (at, digest)) > 0
 
+    def revoke_tokens(self, device_id: str, at: str) -> int:
+        """Every unused one of a device; how many there were."""
+        return self.write("UPDATE tokens SET used_at = ? WHERE device_id = ? AND used_at IS NULL", (at, device_id))
+
     def forget_tokens(self, before: str) -> int:
         """Remove those that have ended before a time without being used; how many there were."""
         return self.write("DELETE FROM tokens WHERE expires_at < ? AND certificate IS NULL", (before,))

@@ -197,6 +197,12 @@ def test_a_broker_with_an_expired_certificate_is_untrusted(tmp_path: Path) -> No
     assert "days ago" in error["message"]
 
 
+def key_of(layout: Layout) -> ec.EllipticCurvePrivateKey:
+    key = layout.authority(FLEET_CA).key
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
 def past(certificate: x509.Certificate, issuer: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     """The same certificate, good until yesterday."""
     yesterday = datetime.now(UTC) - timedelta(days=1)
@@ -224,7 +230,7 @@ def test_our_certificate_is_refused_in_words(running_fleet: RunningFleet, unchan
     else:
         authority, key = source.authority(FLEET_CA), ec.generate_private_key(ec.SECP256R1())
         certificate = issue(authority, operator_request("acme", "op:late"), key.public_key(), time.time())
-        layout.public("operator.pem").write_bytes(pem(past(certificate, authority.key) if flaw == "expired" else certificate))
+        layout.public("operator.pem").write_bytes(pem(past(certificate, key_of(source)) if flaw == "expired" else certificate))
         layout.key("operator").write_bytes(private_pem(key))
     for words in WORDS[1:3]:
         error = console.refused(4, str(layout.public("operator.pem")), *words)

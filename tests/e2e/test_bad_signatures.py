@@ -9,7 +9,7 @@ from typing import Any
 
 from fleetctl.demo import firmware
 from fleetctl.keys.cose import Signer
-from fleetctl.keys.store import generate_key, load_key
+from fleetctl.keys.store import generate_key, load_key, load_public_key
 from fleetctl.keys.trust import UnverifiedManifest, UnverifiedTrust, sign_assignment, sign_manifest, sign_trust
 from fleetctl.model.device import DevicePath
 from fleetctl.ota.store import Release
@@ -114,7 +114,7 @@ class Forger:
         self.fleet, self.device = fleet, device
         self.path = DevicePath("acme", "oslo", "pump", device)
         self.rollout, self.root = Signer(load_key(layout.key("rollout"))), Signer(load_key(layout.key("root")))
-        self.trust = UnverifiedTrust(layout.trust.read_bytes()).verify(load_key(layout.key("root")).public_key(), "acme")
+        self.trust = UnverifiedTrust(layout.trust.read_bytes()).verify(load_public_key(layout.root_key.read_bytes()), "acme")
 
     def release(self, name: str) -> Release:
         path = self.fleet.console.folder / "releases" / "manifests" / f"{name}.cose"

@@ -179,6 +179,9 @@ def test_an_operator_gets_a_folder_and_a_revocation_a_number(fleet: Fleetctl, tm
         "brokerRunning",
         "brokerReloaded",
         "sessionsCut",
+        "refusalProven",
+        "acceptanceProven",
+        "detail",
     }
     assert fleet("certs", "list", "op:alice", "-o", "json").json()[0]["state"] == "revoked"
 

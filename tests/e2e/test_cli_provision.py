@@ -124,7 +124,7 @@ def test_a_write_to_many_needs_yes_and_can_be_looked_at_first(fleet: Fleetctl) -
 
 def test_a_removed_device_keeps_its_record_and_its_name(fleet: Fleetctl) -> None:
     removed = fleet("provision", "remove", "pump-1", "-o", "json").json()
-    assert [set(each) for each in removed] == [{"id", "outcome", "revoked", "cleared", "sessionsCut"}]
+    assert [set(each) for each in removed] == [{"id", "outcome", "revoked", "cleared", "sessionsCut", "detail"}]
     assert (removed[0]["outcome"], removed[0]["cleared"]) == ("removed", False)
     assert "pump-1" not in fleet("provision", "list", "-o", "name").out
     assert "pump-1" in fleet("provision", "list", "--retired", "-o", "name").out
@@ -299,7 +299,7 @@ def test_devices_are_manufactured_into_a_folder(factory: Fleetctl, tmp_path: Pat
 
 def test_the_life_of_a_device(factory: Fleetctl) -> None:
     suspended = factory("provision", "suspend", "SN0001", "SN0002", "--yes", "--reason", "stolen?", "-o", "json").json()
-    assert [set(each) for each in suspended] == [{"id", "outcome", "state", "certificates", "sessionsCut"}] * 2
+    assert [set(each) for each in suspended] == [{"id", "outcome", "state", "certificates", "sessionsCut", "detail"}] * 2
     assert factory("provision", "suspend", "SN0003", "SN0004").status == 2
     assert factory("provision", "list", "--state", "suspended", "-o", "name").out == "SN0001\nSN0002\n"
     assert factory("provision", "list", "--state", "asleep").status == 2
@@ -311,7 +311,7 @@ def test_the_life_of_a_device(factory: Fleetctl) -> None:
     assert factory("provision", "replace", "SN0004", "--serial", "SN9003").status == 5
 
     gone = factory("provision", "decommission", "SN0001", "--reason", "scrapped", "-o", "json").json()
-    assert [set(each) for each in gone] == [{"id", "outcome", "revoked", "cleared", "sessionsCut"}]
+    assert [set(each) for each in gone] == [{"id", "outcome", "revoked", "cleared", "sessionsCut", "detail"}]
     status = factory("provision", "status", "SN0001", "-o", "json").json()
     assert set(status) == {
         *("id", "path", "serial", "batch", "profile", "state", "status", "lastSeen", "idle", "certificates", "timeline"),

@@ -31,6 +31,7 @@ class SkipReason(StrEnum):
     ALREADY_INSTALLED = "already_installed"
     INCOMPATIBLE = "incompatible"
     DOWNGRADE = "downgrade"
+    OUT_OF_SERVICE = "out_of_service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A device that a selector matched, with the version that it runs where that is known."""
+    """A device that a selector matched, with the version that it runs where that is known.
+
+    One that is not `in_service` is suspended or revoked: the broker does not let it in.
+    """
 
     target: Target
     version: str | None = None
+    in_service: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +230,8 @@ def skip_reason(candidate: Candidate, release: Release, image_digest: str, allow
     """Why the device would not take the release; None where it would."""
     if candidate.target.path.device_type != release.device_type:
         return SkipReason.INCOMPATIBLE
+    if not candidate.in_service:
+        return SkipReason.OUT_OF_SERVICE
     if candidate.target.digest == image_digest:
         return SkipReason.ALREADY_INSTALLED
     if not allow_downgrade and is_downgrade(candidate.version, release.version):

@@ -64,15 +64,17 @@ class BuiltinBroker:
         self._thread.start()
         started.result(ANSWER_SECONDS)
 
-    def reload(self) -> None:
-        """Read certificates, authorities and revocation lists again, and cut the sessions of certificates revoked since."""
+    def reload(self, config: BrokerConfig | None = None) -> None:
+        """Read certificates, authorities and lists again, and cut the sessions of who is revoked or denied since."""
         with self._lock:
+            self._config = config or self._config
             contexts = self._contexts()
             lists = Lists.read([listener.crl for listener in self._config.listeners])
+            denied = [listener.denied for listener in self._config.listeners]
 
             async def swap(server: Server) -> None:
                 await server.listen(contexts)
-                server.cut_revoked(lists.name)
+                server.cut(lists.name, denied)
 
             self._ask(swap)
 
@@ -126,6 +128,7 @@ class BuiltinBroker:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._note)
         self._server = Server(gates, self._limits)
+        self._server.denied = [listener.denied for listener in self._config.listeners]
         await self._server.listen(contexts)
         started.set_result(None)
         ticking = asyncio.create_task(self._server.tick())

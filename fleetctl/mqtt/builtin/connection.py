@@ -78,14 +78,16 @@ class Violation(Exception):
 class Connection:
     """Implements `sessions.Link`. `identity` None is a certificate without a usable name: it is told so and sent away.
 
-    `hasty`: it published faster than some reader reads, and should be given a rest. `busy`: it should not be read from.
+    So is one that is `denied`. `hasty`: it published faster than some reader reads, and should be given a rest. `busy`: it should
+    not be read from.
     """
 
-    def __init__(self, hub: Hub, channel: Channel, door: Door, identity: str | None) -> None:
+    def __init__(self, hub: Hub, channel: Channel, door: Door, identity: str | None, *, denied: bool = False) -> None:
         self._hub = hub
         self._channel = channel
         self._door = door
         self._identity = identity
+        self._denied = denied
         self._decoder = Decoder(hub.limits.packet)
         self._session: Session | None = None
         self._began = self._heard = hub.clock()
@@ -229,6 +231,8 @@ class Connection:
 
     def _connect(self, packet: ConnectPacket) -> None:
         try:
+            if self._denied:
+                raise Refused(NOT_AUTHORIZED, "the fleet does not let this device in")
             arrival = greeting.welcome(
                 packet,
                 self._door.rules,

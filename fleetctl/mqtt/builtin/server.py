@@ -46,6 +46,7 @@ class Server:
     by_certificate: Counter[bytes] = field(default_factory=Counter)
     transient: int = 0
     revoked: Revoked | None = None
+    denied: Sequence[frozenset[str]] = ()
     _servers: list[asyncio.Server] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -94,10 +95,18 @@ class Server:
         for server in before:
             server.close()
 
-    def cut_revoked(self, revoked: Revoked) -> int:
-        """End the sessions of certificates that are revoked now, and remember to ask about handshakes that are under way."""
-        self.revoked = revoked
-        cut = [visitor for visitor in self.visitors if revoked(visitor.certificate)]
+    def denies(self, door: Door, identity: str | None) -> bool:
+        """Whether the identity may do nothing at this door, whatever its certificate says."""
+        gates = zip(self.gates, self.denied, strict=False)
+        return any(gate.door is door and identity in names for gate, names in gates)
+
+    def cut(self, revoked: Revoked, denied: Sequence[frozenset[str]]) -> int:
+        """End the sessions of certificates that are revoked now, and of identities that are denied at the gate of the same place.
+
+        Both are remembered, to ask about handshakes that are under way.
+        """
+        self.revoked, self.denied = revoked, denied
+        cut = [each for each in self.visitors if revoked(each.certificate) or self.denies(each.door, each.identity)]
         for visitor in cut:
             visitor.connection.end(ADMINISTRATIVE_ACTION)
         return len(cut)
@@ -146,6 +155,7 @@ class Visitor(asyncio.Protocol):
         self._replaying = False
         self._closing = False
         self.certificate = b""
+        self.identity: str | None = None
 
     # -- asyncio.Protocol
 
@@ -153,7 +163,9 @@ class Visitor(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
         self.certificate = tls.getpeercert(binary_form=True) or b""
-        self.connection = Connection(self._server.hub, self, self.door, identity_of(tls.getpeercert() or {}))
+        self.identity = identity_of(tls.getpeercert() or {})
+        denied = self._server.denies(self.door, self.identity)
+        self.connection = Connection(self._server.hub, self, self.door, self.identity, denied=denied)
         if not self._server.admit(self):
             self.connection.closed = True
             self._transport.abort()

@@ -63,7 +63,7 @@ class ProfileEntry:
     heartbeat: float
     reporting_interval: float
     approval: str
-    days: int | None
+    days: float | None
     ids: str | None
     twin: Mapping[str, Any]
     labels: Mapping[str, str]

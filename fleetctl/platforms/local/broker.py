@@ -6,18 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
+from time import monotonic
 
 from fleetctl.config import Context
 from fleetctl.errors import FleetError
 from fleetctl.mqtt.broker import Broker, BrokerConfig, BrokerEngine, check_config, check_ports, choose_engine
 from fleetctl.pki import crl
-from fleetctl.platforms.local.listeners import broker_config, check_certificate, gather, unopened
+from fleetctl.platforms.local.listeners import broker_config, check_certificate, denied, denying, digest, gather, unopened
 from fleetctl.platforms.local.projections import Restored
 from fleetctl.platforms.local.refreshing import FAILED, Refreshing
 from fleetctl.platforms.local.restoring import DONE, Requests, Restoring
 from fleetctl.platforms.local.running import BrokerState, claimed, publish
 
 LOOK_SECONDS = 0.5
+DENIED_SECONDS = 2.0
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -58,7 +60,7 @@ def run_broker(
     chosen = choose_engine(engine)
     check_certificate(config)
     with _received(requests) as received, Refreshing(context, received) as refreshing, claimed(context.folder, context.name):
-        state = BrokerState(os.getpid(), chosen, context.device_broker, context.broker)
+        state = BrokerState(os.getpid(), chosen, context.device_broker, context.broker, denied=digest(config.device.denied))
         publish(context.folder, state)
         check_ports(config)
         gather(context)
@@ -84,6 +86,7 @@ class _Supervisor:
     requests: Requests
     restoring: Restoring
     refreshing: Refreshing
+    looked: float = field(default_factory=monotonic)
 
     def run(self, lists: dict[str, int]) -> Iterator[BrokerEvent]:
         yield self._say("listening", lists)
@@ -102,7 +105,7 @@ class _Supervisor:
                 if signal.SIGINT in asked:
                     raise KeyboardInterrupt
                 return
-            if signal.SIGHUP in asked:
+            if signal.SIGHUP in asked or self._is_behind():
                 yield self._reload()
                 if closed := unopened(self.context, self.config):
                     yield replace(self._event("restartNeeded"), error=closed)
@@ -117,11 +120,22 @@ class _Supervisor:
         """Many requests may be served by one reload, because the numbers are read before it and never after."""
         try:
             gather(self.context)
-            lists = _numbers(self.config)
-            self.broker.reload()
+            lists, self.config = _numbers(self.config), denying(self.config, denied(self.context))
+            self.broker.reload(self.config)
         except FleetError as error:
             return self._say("reloadFailed", dict(self.state.lists), reloads=self.state.reloads + 1, error=error.message)
+        self.state = replace(self.state, denied=digest(self.config.device.denied))
         return self._say("reloaded", lists, reloads=self.state.reloads + 1)
+
+    def _is_behind(self) -> bool:
+        """Whether somebody has become denied, or is no longer, and nobody has told: a new certificate of ours brings one back."""
+        if monotonic() < self.looked + DENIED_SECONDS:
+            return False
+        self.looked = monotonic()
+        try:
+            return denied(self.context) != self.config.device.denied
+        except FleetError:
+            return False
 
     def _asked(self) -> set[int]:
         asked: set[int] = set()
@@ -134,7 +148,7 @@ class _Supervisor:
 
     def _say(self, event: str, lists: dict[str, int], *, reloads: int = 0, error: str | None = None) -> BrokerEvent:
         held = self.state
-        self.state = BrokerState(held.pid, held.engine, held.device_url, held.fleet_url, lists, reloads, error)
+        self.state = replace(held, lists=lists, reloads=reloads, error=error)
         try:
             publish(self.context.folder, self.state)
         except FleetError as failure:

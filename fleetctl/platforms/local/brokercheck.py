@@ -16,14 +16,19 @@ from fleetctl.model.device import printable
 from fleetctl.mqtt.broker import reachable
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.mqtt.settings import LIMIT, Finding, Section, Settings, Severity, judge, read_settings
+from fleetctl.pki import crl
+from fleetctl.platforms.local.brokercanary import make_canary
 from fleetctl.platforms.local.brokerfiles import Reader, authorities_of, check_files
 from fleetctl.platforms.local.brokerprobe import Canary, probe_canary, probe_people, probe_plain, probe_tls
+from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.local.rendering import CONFIGURATION, prefix_of
+from fleetctl.platforms.local.running import have_it_read, running
 
 if TYPE_CHECKING:
     from fleetctl.platforms.local.fleet import LocalFleet
 
 SERVICE_USER = "mosquitto"
+RULES_LIMIT = 32 * LIMIT
 DEVICES, PEOPLE, CLAIMS = "devices", "people", "claims"
 
 
@@ -91,7 +96,7 @@ def _without_key(section: Section, checked: Checked) -> Section:
 def kind_of(section: Section, checked: Checked) -> str | None:
     """Whose door it is, by its rules; None where nobody can tell."""
     try:
-        rules = files.read_limited(checked.locate(section.settings["acl_file"]), LIMIT).decode(errors="replace")
+        rules = files.read_limited(checked.locate(section.settings["acl_file"]), RULES_LIMIT).decode(errors="replace")
     except (KeyError, FleetError):
         return None
     levels = {level for line in rules.splitlines() if line.startswith("pattern") for level in line.split(" ")[-1].split("/")}
@@ -144,10 +149,29 @@ def check_running(
         yield from probe_canary(canary, device.host, device.port, context.ca)
 
 
+def canary_of(fleet: "LocalFleet") -> tuple[Canary | None, list[Finding]]:
+    """The canary of the context once its own broker has read the list that names it, or why there is none.
+
+    None, and nothing is wrong, where the key of devices' authority is kept elsewhere.
+    """
+    context, layout = fleet.context, Layout(fleet.context.folder)
+    signing = fleet.registry.signing_authority("devices")
+    if signing is None or not layout.has_key(signing.name):
+        return None, []
+    port = Endpoint.parse_url(context.device_broker).port
+    try:
+        canary = make_canary(fleet, layout.device_lists)
+        told = have_it_read(context.folder, crl.read_numbers(layout.device_lists))
+    except FleetError as error:
+        return None, [Finding("canary_missing", Severity.WARNING, port, f"nothing was proven: {error.message}", error.hint)]
+    if told.error is not None:
+        detail = f"the broker has not taken the newest list: {told.error}"
+        return None, [Finding("list_not_taken", Severity.ERROR, port, detail, "start it again: fleetctl broker run")]
+    return canary if told.running else None, []
+
+
 def check_broker(fleet: "LocalFleet", path: Path | None, *, live: bool) -> list[Finding]:
     """Every finding, errors first; without a `path` the broker of the context itself."""
-    from fleetctl.platforms.local.running import running
-
     context, own = fleet.context, fleet.context.broker_folder / CONFIGURATION
     runs = running(context.folder)
     checked = Checked.found(path or own) if path is not None or own.is_file() else None
@@ -159,5 +183,6 @@ def check_broker(fleet: "LocalFleet", path: Path | None, *, live: bool) -> list[
     found += check_names(fleet)
     if live or (path is None and runs is not None):
         sections = read_settings(checked.path, checked.locate).sections if checked else ()
-        found += check_running(fleet, sections, checked)
+        canary, why = canary_of(fleet) if runs is not None else (None, [])
+        found += [*why, *check_running(fleet, sections, checked, canary)]
     return sorted(found, key=lambda each: (each.severity is not Severity.ERROR, each.listener or 0, each.code))

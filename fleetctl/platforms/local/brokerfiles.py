@@ -127,10 +127,10 @@ def _check_lists(ca: Path, lists: Path, now: float, report: Report) -> Iterator[
     except FleetError as error:
         yield report("file_damaged", Severity.ERROR, error.message, error.hint)
         return
-    held = [each for each in found if any(_signed(each, authority) for authority in authorities)]
+    held = [each for each in found if any(crl.is_own(each, authority) for authority in authorities)]
     for authority in authorities:
         name = printable(_name(authority))
-        own = [each for each in held if _signed(each, authority)]
+        own = [each for each in held if crl.is_own(each, authority)]
         if own:
             yield from _check_dates(max(own, key=lambda each: each.last_update_utc), name, now, report)
         elif any(_issued(each, authority) for each in authorities if each != authority):
@@ -168,13 +168,6 @@ def _is_authority(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (x509.ExtensionNotFound, ValueError):
-        return False
-
-
-def _signed(found: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    try:
-        return found.issuer == authority.subject and found.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
-    except (UnsupportedAlgorithm, TypeError, ValueError):
         return False
 
 

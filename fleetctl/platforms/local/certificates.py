@@ -32,6 +32,7 @@ from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.local.revocation import Revocation, revoke
 from fleetctl.platforms.local.staging import is_vacant, staged, write
 from fleetctl.registry import CertificateRow
+from fleetctl.registry.certificates import HOLD
 from fleetctl.wire import bundle
 from fleetctl.wire.document import rfc3339
 
@@ -155,7 +156,9 @@ class LocalCertificates:
         return CertificateDetail(*_values(good[-1], now), good[-1].pem)
 
     def revoke(self, name: str, why: str = Reason.UNSPECIFIED) -> Sequence[Revocation]:
-        """Revoke every good certificate of a device or operator, or the one with a serial number.
+        """Revoke every good certificate of a device or operator, those on hold too, or the one with a serial number.
+
+        A device that has none left is `revoked`, until it is issued another or `provision reset` lets it enrol anew.
 
         Raises:
             NotFound: nobody and nothing has that name.
@@ -168,8 +171,22 @@ class LocalCertificates:
         """The same for many, with one list and one word to the broker."""
         wanted = reason(why)
         rows = list({row.serial: row for name in names for row in self._revocable(name)}.values())
+        if wanted is Reason.KEY_COMPROMISE:
+            rows = self._with_successors(rows)
         self._check_not_ours(rows)
-        return revoke(self.fleet, rows, wanted) if rows else []
+        return revoke(self.fleet, rows, wanted, moves=True) if rows else []
+
+    def _with_successors(self, rows: Sequence[CertificateRow]) -> builtins.list[CertificateRow]:
+        """These and what they were renewed to since: whoever had the key could have renewed it to another of theirs."""
+        found = {row.serial: row for row in rows}
+        pending = list(rows)
+        while pending:
+            row = pending.pop()
+            for each in self._of(row.device_id or row.subject):
+                if each.replaces == row.serial and each.serial not in found:
+                    found[each.serial] = each
+                    pending.append(each)
+        return list(found.values())
 
     def _check_not_ours(self, rows: Sequence[CertificateRow]) -> None:
         """Whoever revokes the certificate that this context connects with locks itself out."""
@@ -193,7 +210,7 @@ class LocalCertificates:
             )
         if not rows:
             raise NotFound(f"device {printable(name)} has no certificate", f"see fleetctl certs list {name}")
-        return [row for row in rows if row.revoked_at is None] or rows[-1:]
+        return [row for row in rows if row.revoked_at is None or row.reason == HOLD] or rows[-1:]
 
     def _of(self, name: str) -> Sequence[CertificateRow]:
         registry = self.fleet.registry

@@ -83,16 +83,23 @@ class Desk:
             raise forbidden("this certificate is not one of this fleet's own", "unknown_certificate") from error
         if row.fingerprint != f"sha256:{shown.fingerprint(hashes.SHA256()).hex()}" or row.device_id is None:
             raise forbidden("this certificate is not a device's of this fleet", "unknown_certificate")
+        device = self._believed(row, row.device_id)
+        if row.proven_at is None and prove(self.fleet, row):
+            self._say(What.RENEWED if row.replaces else What.ACTIVATED, device, row.serial)
+        return Holder(device, row)
+
+    def _believed(self, row: CertificateRow, device_id: str) -> Device:
+        """The device of a certificate that is good now, whatever was true when the connection began."""
         if row.revoked_at is not None:
             raise forbidden(f"this certificate was revoked: {row.reason}", "revoked")
         if not facts.is_good(row, self.fleet.clock()):
             raise forbidden("this certificate has expired", "expired")
-        device = self._device(row.device_id)
+        if facts.is_retired(self.fleet.registry, row.authority):
+            raise forbidden("the authority of this certificate is retired", "unknown_certificate")
+        device = self._device(device_id)
         if device.state is LifeCycle.REVOKED:
             raise forbidden("the device is revoked", "revoked")
-        if row.proven_at is None and prove(self.fleet, row):
-            self._say(What.RENEWED if row.replaces else What.ACTIVATED, device, row.serial)
-        return Holder(device, row)
+        return device
 
     def _by_token(self, operation: Operation, caller: Caller, given: Credentials, holder: Holder | None, body: bytes) -> Granted:
         token = self._token(given)
@@ -109,6 +116,7 @@ class Desk:
             token = registry.token(token.digest) or token
             if token.used_at is not None:
                 return self._repeated(operation, token, request)
+            device = self._device(device.id)
             row, key = self._issue(operation, device, request, self._predecessor(device, request.spki))
             registry.use_token(token.digest, row.serial, at)
             self._enrolled(device, row, at)
@@ -142,6 +150,8 @@ class Desk:
         request = read(body, device, caller, operation)
         registry = self.fleet.registry
         with registry.transaction():
+            # another process may have shut it out since it was believed
+            device = self._believed(registry.certificate(held.serial), device.id)
             if operation is not Operation.KEY_GENERATION:
                 for row in registry.certificates_by_key(request.spki):
                     if row.replaces == held.serial and row.proven_at is None and facts.is_good(row, self.fleet.clock()):
@@ -181,19 +191,27 @@ class Desk:
 
     def _approved(self, device: Device, request: SigningRequest) -> EnrolmentRow | None:
         """The approval that a profile asks for; None where it asks for none."""
-        registry = self.fleet.registry
-        if facts.profile_of(registry, device).approval is not Approval.MANUAL:
+        if facts.profile_of(self.fleet.registry, device).approval is not Approval.MANUAL:
             return None
-        rows = registry.enrolments(device_id=device.id)
-        if any(row.state == EnrolmentState.REJECTED and row.code == Code.REJECTED for row in rows):
-            raise forbidden("the device was turned away", Code.REJECTED)
+        with self.fleet.registry.transaction():
+            found = self._decided(device, request)
+        if isinstance(found, Refusal):
+            raise found
+        return found
+
+    def _decided(self, device: Device, request: SigningRequest) -> EnrolmentRow | Refusal:
+        """What a person has said about this key; one that nobody has seen waits from now on."""
+        registry = self.fleet.registry
+        rows = [row for row in registry.enrolments(device_id=device.id) if row.spki]
         held = [row for row in rows if row.spki == request.spki and row.state != EnrolmentState.REJECTED]
         if held and held[-1].state != EnrolmentState.PENDING:
             return held[-1]
+        if any(row.state == EnrolmentState.REJECTED and row.code == Code.REJECTED for row in rows):
+            return forbidden("the device was turned away", Code.REJECTED)
         if not held:
             if sum(row.state == EnrolmentState.PENDING for row in rows) >= CANDIDATES:
                 words = f"{CANDIDATES} keys wait for this device already"
-                raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, words, code=Code.RATE_LIMITED, retry_after=int(POLL_SECONDS))
+                return Refusal(HTTPStatus.TOO_MANY_REQUESTS, words, code=Code.RATE_LIMITED, retry_after=int(POLL_SECONDS))
             at, name = rfc3339(self.fleet.clock()), secrets.token_hex(8)
             pending = EnrolmentState.PENDING
             registry.add_enrolment(
@@ -201,7 +219,7 @@ class Desk:
             )
             self._say(What.PENDING, device, "it waits to be approved")
         words = "it waits to be approved: send the same request again"
-        raise Refusal(HTTPStatus.ACCEPTED, words, code=Code.PENDING, retry_after=int(POLL_SECONDS))
+        return Refusal(HTTPStatus.ACCEPTED, words, code=Code.PENDING, retry_after=int(POLL_SECONDS))
 
     def _device(self, device_id: str) -> Device:
         device = self.fleet.registry.device(device_id)

@@ -18,7 +18,7 @@ def prove(fleet: LocalFleet, row: CertificateRow) -> bool:
     if row.device_id is None:
         return False
     with registry.transaction():
-        if not registry.prove_certificate(row.serial, at):
+        if registry.certificate(row.serial).revoked_at is not None or not registry.prove_certificate(row.serial, at):
             return False
         state = registry.device(row.device_id).state
         renewed = state is LifeCycle.RENEWING and not _is_replaced(fleet, row)

@@ -6,6 +6,7 @@ from fleetctl.errors import Conflict
 from fleetctl.model.device import Device, LifeCycle, check_level
 from fleetctl.model.topic import Channel
 from fleetctl.platforms.device_records import Replaced
+from fleetctl.platforms.local.enrolment.approval import forget
 from fleetctl.platforms.local.lifecycle import clear, flushed, revoke
 from fleetctl.wire.document import rfc3339
 
@@ -43,6 +44,8 @@ def _swap(fleet: "LocalFleet", old: Device, serial: str, why: str | None) -> Non
     with registry.transaction():
         registry.bind_serial(old.id, serial)
         registry.forget_unit(old.id)
+        registry.revoke_tokens(old.id, at)
+        forget(fleet, old, at, "replaced")
         clear(fleet, old, SAID_BY_THE_UNIT, at)
         if not registry.move_device(old.id, LifeCycle.MANUFACTURED, event="replaced", at=at, reason=reason, actor=fleet.actor):
             registry.note(old.id, "replaced", at=at, reason=reason, actor=fleet.actor)

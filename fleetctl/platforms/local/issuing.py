@@ -1,6 +1,7 @@
 """Issuing to devices: the authority decides what a certificate says, and one key never stands for two names."""
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -87,10 +88,10 @@ class DeviceIssuer:
             Conflict: the key belongs to another certificate, or the device is retired or suspended.
             WeakKey: the key is not strong enough.
         """
-        check_may_hold(device)
         checked_key(public_key)
         registry, now, spki = self.fleet.registry, self.fleet.clock(), spki_of(public_key)
-        with registry.transaction():
+        with nullcontext() if registry.within else registry.transaction():
+            check_may_hold(replace(device, state=registry.device_state(device.id)))
             self._keyed.fill()
             check_fresh_key(registry, spki, device.id, renews=replaces is not None)
             authority = self.authority()

@@ -1,6 +1,7 @@
 """The life of a device: suspended, resumed, removed. Each step is in the registry before anybody else is told of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fleetctl.errors import Conflict, Unavailable
@@ -50,9 +51,10 @@ def suspend(fleet: "LocalFleet", devices: Sequence[Device], why: str | None) -> 
             moved = registry.move_device(device.id, LifeCycle.SUSPENDED, event=SUSPENDED, at=at, reason=why, actor=fleet.actor)
             held = sum(registry.hold_certificate(row.serial, at) for row in registry.certificates(device.id) if _is_good(row))
             done.append((device.id, moved, held))
-    cut = enforce(fleet, devices)
+    reports = enforce(fleet, devices)
+    cut, details = _cut_by(reports), _details_by(reports)
     return [
-        Transition(name, SUSPENDED if moved else "unchanged", LifeCycle.SUSPENDED.value, held, cut.get(name))
+        Transition(name, SUSPENDED if moved else "unchanged", LifeCycle.SUSPENDED.value, held, cut.get(name), details.get(name))
         for name, moved, held in done
     ]
 
@@ -68,21 +70,28 @@ def resume(fleet: "LocalFleet", devices: Sequence[Device], why: str | None) -> l
             held = [row for row in registry.certificates(device.id) if row.reason == HOLD]
             freed = sum(registry.release_certificate(row.serial) for row in held)
             done.append(Transition(device.id, "resumed" if moved else "unchanged", state.value, freed, None))
-    enforce(fleet, devices)
-    return done
+    details = _details_by(enforce(fleet, devices))
+    return [replace(each, detail=details.get(each.id)) for each in done]
 
 
 def remove(fleet: "LocalFleet", devices: Sequence[Device], reason: str, why: str | None) -> list[Removed]:
     """Revoke first, then retire, then clear: whatever stops it, repeating it finishes."""
     present = [device for device in devices if fleet.registry.device(device.id).state.present]
-    revoked, cut = revoke(fleet, present, reason)
+    revoked, reports = _revoke(fleet, present, reason)
+    cut, details = _cut_by(reports), _details_by(reports)
     outcomes = [(device.id, _retire(fleet, device, why)) for device in devices]
     cleared = flushed(fleet)
-    return [Removed(name, outcome, revoked.get(name, 0), cleared, cut.get(name)) for name, outcome in outcomes]
+    return [Removed(name, outcome, revoked.get(name, 0), cleared, cut.get(name), details.get(name)) for name, outcome in outcomes]
 
 
 def revoke(fleet: "LocalFleet", devices: Sequence[Device], reason: str) -> tuple[dict[str, int], dict[str, bool | None]]:
-    """Revoke for good what is valid or on hold: how many certificates of each device, and whether its sessions are cut.
+    """Revoke for good what is valid or on hold: how many certificates of each device, and whether its sessions are cut."""
+    counts, reports = _revoke(fleet, devices, reason)
+    return counts, _cut_by(reports)
+
+
+def _revoke(fleet: "LocalFleet", devices: Sequence[Device], reason: str) -> tuple[dict[str, int], list["Revocation"]]:
+    """How many certificates of each device, and what became of them.
 
     Of a device that has none left, the last one is named again, so that what was interrupted is finished.
     """
@@ -96,7 +105,7 @@ def revoke(fleet: "LocalFleet", devices: Sequence[Device], reason: str) -> tuple
         good = [row for row in held if row.revoked_at is None or row.reason == HOLD]
         counts[device.id] = len(good)
         rows += good or held[-1:]
-    return counts, _cut_by(_revoked(fleet, rows, wanted) if rows else [])
+    return counts, _revoked(fleet, rows, wanted) if rows else []
 
 
 def _revoked(fleet: "LocalFleet", rows: Sequence["CertificateRow"], reason: "Reason") -> list["Revocation"]:
@@ -116,14 +125,14 @@ def _revoked(fleet: "LocalFleet", rows: Sequence["CertificateRow"], reason: "Rea
     return reports
 
 
-def enforce(fleet: "LocalFleet", devices: Sequence[Device]) -> dict[str, bool | None]:
-    """Have the broker obey what the registry says of these devices' certificates: whether the sessions of each are cut."""
+def enforce(fleet: "LocalFleet", devices: Sequence[Device]) -> list["Revocation"]:
+    """Have the broker obey what the registry says of these devices' certificates."""
     with_certificates = [device.id for device in devices if fleet.registry.certificates(device.id)]
     if fleet.context.certificates == "external" or not with_certificates:
-        return {}
+        return []
     from fleetctl.platforms.local import revocation
 
-    return _cut_by(revocation.enforce(fleet, with_certificates))
+    return revocation.enforce(fleet, with_certificates)
 
 
 def _cut_by(reports: Sequence["Revocation"]) -> dict[str, bool | None]:
@@ -133,6 +142,15 @@ def _cut_by(reports: Sequence["Revocation"]) -> dict[str, bool | None]:
         before = found.get(report.subject, report.sessions_cut)
         found[report.subject] = report.sessions_cut and before
     return found
+
+
+def _details_by(reports: Sequence["Revocation"]) -> dict[str, str]:
+    """What did not happen, by subject: each sentence once."""
+    found: dict[str, dict[str, None]] = {}
+    for report in reports:
+        if report.detail is not None:
+            found.setdefault(report.subject, {})[report.detail] = None
+    return {subject: "; ".join(details) for subject, details in found.items()}
 
 
 def clear(fleet: "LocalFleet", device: Device, channels: Sequence[Channel], at: str) -> None:

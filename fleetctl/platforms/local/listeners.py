@@ -1,6 +1,8 @@
 """The listeners of a context's broker: their addresses, whom each accepts, and by which files."""
 
 import time
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from fleetctl import files
@@ -13,6 +15,8 @@ from fleetctl.pki.authority import PEM_LIMIT, read_certificates
 from fleetctl.platforms.local.founding import BROKER
 from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.protocol import Missing
+from fleetctl.registry import Registry
+from fleetctl.wire.document import rfc3339
 
 LOOPBACK = "127.0.0.1"
 RENEW_HINT = "fleetctl certs renew broker"
@@ -40,8 +44,9 @@ def broker_config(context: Context, listen: str | None = None, verb: str = "run"
     layout, tenant = Layout(context.folder), context.tenant
     cert, key = layout.public(f"{BROKER}.pem"), layout.key(BROKER)
     devices, people = device_rules(tenant), fleet_rules(tenant)
+    ca, lists, out = layout.device_ca, layout.device_lists, denied(context)
     return BrokerConfig(
-        Listener(host, device.port, cert, key, layout.device_ca, layout.device_lists, devices, identity_is_client_id=True),
+        Listener(host, device.port, cert, key, ca, lists, devices, identity_is_client_id=True, denied=out),
         Listener(host, fleet.port, cert, key, _people(context), layout.fleet_lists, people, identity_is_client_id=False),
         context.broker_folder,
         allow_remote=listen is not None,
@@ -78,6 +83,22 @@ def gather(context: Context) -> None:
     data = files.read_limited(wanted, PEM_LIMIT)
     files.private_folder(context.broker_folder)
     files.write_atomic(_people(context), data)
+
+
+def denied(context: Context) -> frozenset[str]:
+    """The devices that are suspended or gone and that a list of ours cannot name, for a registered authority vouches for them."""
+    with Registry.open(context.registry) as registry:
+        return registry.denied(rfc3339(time.time()))
+
+
+def denying(config: BrokerConfig, names: frozenset[str]) -> BrokerConfig:
+    """The same listeners, with these devices kept out."""
+    return replace(config, device=replace(config.device, denied=names))
+
+
+def digest(names: frozenset[str]) -> str:
+    """Tells one set of names from another."""
+    return sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def unopened(context: Context, config: BrokerConfig) -> str | None:

@@ -69,11 +69,14 @@ def candidates(
 ) -> Iterator[Candidate]:
     """The devices as the planner sees them; what they still owe to a rollout that is `over` holds nobody up.
 
+    Nor does what a suspended or revoked device owes: it is not in service, and no target.
+
     Raises:
         Conflict: a device still works on another rollout, and `supersede` was not asked for.
     """
     for device, facts in zip(devices, known, strict=True):
-        if facts.busy_with and facts.busy_with not in over and not supersede:
+        in_service = device.state.believed
+        if in_service and facts.busy_with and facts.busy_with not in over and not supersede:
             raise Conflict(
                 f"device `{device.id}` still has an assignment of rollout `{facts.busy_with}`",
                 f"finish it with fleetctl ota resume {facts.busy_with}, end it with fleetctl ota abort {facts.busy_with},"
@@ -87,7 +90,7 @@ def candidates(
             stratum=device.path.device_type,
             site=device.path.location,
         )
-        yield Candidate(target, presence.firmware_version if presence else None)
+        yield Candidate(target, presence.firmware_version if presence else None, in_service)
 
 
 def check_orders(

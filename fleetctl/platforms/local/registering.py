@@ -94,8 +94,8 @@ def judge(file: Path, crl_file: Path, now: float) -> Candidate:
     if any(validity_of(each).state(now) != "valid" for each in chain):
         raise Untrusted(f"{printable(name)} or what is above it is not valid now", f"openssl x509 -in {file} -noout -dates")
     # 4
-    own = [each for each in crl.read_parsed(crl_file) if each.issuer == certificate.subject]
-    if not own or not own[0].is_signature_valid(public_key):  # type: ignore[arg-type]
+    own = [each for each in crl.read_parsed(crl_file) if crl.is_own(each, certificate)]
+    if not own:
         raise Untrusted(f"{printable(str(crl_file))} holds no list that {printable(name)} signed", "name its own list")
     times = crl.held_of(own[0])
     if not times.this_update <= now < times.next_update:

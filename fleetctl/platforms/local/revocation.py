@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from fleetctl.errors import ConfigError, Conflict, FleetError, NotFound
 from fleetctl.model.certificate import Reason
+from fleetctl.model.device import LifeCycle
 from fleetctl.pki import crl
 from fleetctl.platforms.local import running
 from fleetctl.platforms.local.cutting import cut
 from fleetctl.platforms.local.layout import Layout
-from fleetctl.platforms.local.lists import check_obeyed, lists_of, write_lists
+from fleetctl.platforms.local.listeners import denied, digest
+from fleetctl.platforms.local.lists import check_obeyed, lists_of, refresh_due, write_lists
 from fleetctl.platforms.local.running import Obedience, have_it_read
 from fleetctl.registry import CertificateRow
 from fleetctl.registry.certificates import HOLD
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from fleetctl.platforms.local.canary import Canary, Proof
     from fleetctl.platforms.local.fleet import LocalFleet
 
+_UNLISTED = "no list of ours names certificates of `{}`"
 ELSEWHERE = "no broker runs here: a broker elsewhere obeys after fleetctl broker apply, one of this context when it starts"
 
 
@@ -46,10 +49,11 @@ class Revocation:
     detail: str | None = None
 
 
-def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason) -> list[Revocation]:
+def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason, *, moves: bool = False) -> list[Revocation]:
     """Revoke certificates for good: one list and one word to the broker, however many they are.
 
-    Repeating it changes nothing, but finishes what was interrupted.
+    Repeating it changes nothing, but finishes what was interrupted. Where it `moves` devices, those that have no good
+    certificate left are `revoked` from now on.
 
     Raises:
         Conflict: one is of a registered authority, whose list is not ours to make.
@@ -58,14 +62,18 @@ def revoke(fleet: "LocalFleet", rows: Sequence[CertificateRow], reason: Reason) 
     _check_ours(fleet, rows)
     with fleet.registry.transaction():
         fresh = [fleet.registry.revoke_certificate(row.serial, reason, rfc3339(fleet.clock())) for row in rows]
+        if moves:
+            _move(fleet, sorted({row.device_id for row, new in zip(rows, fresh, strict=True) if new and row.device_id}), reason)
         step = _publish(fleet, rows)
-    return _told(fleet, rows, step, dict(zip((row.serial for row in rows), fresh, strict=True)))
+    reports = _told(fleet, rows, step, dict(zip((row.serial for row in rows), fresh, strict=True)))
+    refresh_due(fleet)
+    return reports
 
 
 def enforce(fleet: "LocalFleet", device_ids: Sequence[str]) -> list[Revocation]:
     """Have lists and broker say of these devices' certificates what the registry says now: after a hold, or its end.
 
-    A registered authority's certificates are on no list of ours; their sessions are cut all the same.
+    A registered authority's certificates are on no list of ours: the broker keeps their devices out by name.
 
     Raises:
         FleetError: the lists are made, but the broker that runs did not take them; the error carries the report.
@@ -92,6 +100,16 @@ def _check_ours(fleet: "LocalFleet", rows: Iterable[CertificateRow]) -> None:
                 f"certificate `{row.serial}` of `{row.subject}` is for the registered authority `{row.authority}` to revoke",
                 f"keep the device out here: fleetctl provision suspend {row.device_id or row.subject}",
             )
+
+
+def _move(fleet: "LocalFleet", device_ids: Iterable[str], reason: Reason) -> None:
+    """A certificate on hold may come back, so its device stays suspended; one that has run out is good for nothing."""
+    registry, at = fleet.registry, rfc3339(fleet.clock())
+    for device_id in device_ids:
+        held = registry.certificates(device_id)
+        good = [row for row in held if row.not_after > at and (row.revoked_at is None or row.reason == HOLD)]
+        if not good and registry.device(device_id).state.present:
+            registry.move_device(device_id, LifeCycle.REVOKED, event="revoked", at=at, reason=reason, actor=fleet.actor)
 
 
 def _publish(fleet: "LocalFleet", rows: Sequence[CertificateRow], *, anew: bool = False) -> _Step:
@@ -138,7 +156,9 @@ def _held(fleet: "LocalFleet", authority: str, serials: set[int]) -> dict[str, i
 
 def _told(fleet: "LocalFleet", rows: Sequence[CertificateRow], step: _Step, fresh: dict[str, bool]) -> list[Revocation]:
     """Broker, sessions, proof; the sessions are cut before anything is proven."""
-    told = have_it_read(fleet.context.folder, step.numbers)
+    registered = {row.name for row in fleet.registry.authorities("registered")}
+    by_name = any(row.authority in registered for row in rows)
+    told = have_it_read(fleet.context.folder, step.numbers, denied=(lambda: _denied(fleet)) if by_name else None)
     subjects: dict[tuple[str, str], list[CertificateRow]] = {}
     for row in rows:
         subjects.setdefault((row.authority, row.subject), []).append(row)
@@ -151,6 +171,10 @@ def _told(fleet: "LocalFleet", rows: Sequence[CertificateRow], step: _Step, fres
     ]
     check_obeyed(told, [*reports])
     return reports
+
+
+def _denied(fleet: "LocalFleet") -> str:
+    return digest(denied(fleet.context))
 
 
 def _is_out(fleet: "LocalFleet", row: CertificateRow) -> bool:
@@ -194,14 +218,21 @@ def _report(
 
 def _detail(row: CertificateRow, number: int, told: Obedience, gone: bool | None, proof: "Proof | None") -> str | None:
     """What did not happen, and what to do; None where everything did."""
-    if not number:
-        return f"no list of ours names certificates of `{row.authority}`"
     if not told.running:
-        return ELSEWHERE
+        return ELSEWHERE if number else f"{_UNLISTED.format(row.authority)}; {ELSEWHERE}"
     if not told.reloaded:
         return f"the broker has not taken the list: {told.error}"
     if gone is False:
         return "a session of it may be open still: start the broker again with fleetctl broker run"
+    if not number:
+        return None if row.revoked_at is None else f"{_UNLISTED.format(row.authority)}: {_by_name(told)}"
     if proof is None:
         return "nothing was proven: the key of its authority is not here"
     return proof.detail
+
+
+def _by_name(told: Obedience) -> str:
+    """How a broker keeps out who is on no list."""
+    if told.engine == "mosquitto":
+        return "mosquitto lets it connect, but nothing that it says reaches anybody, and nothing reaches it"
+    return "the broker refuses it by its name"

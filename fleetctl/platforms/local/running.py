@@ -32,6 +32,7 @@ class BrokerState:
     """What a running broker says of itself.
 
     `lists` are the numbers of the revocation lists it has read, by authority; `error` is what became of the last of `reloads`.
+    `denied` tells which devices it keeps out that are on no list of ours (`listeners.digest`).
     """
 
     pid: int
@@ -41,6 +42,7 @@ class BrokerState:
     lists: Mapping[str, int] = field(default_factory=dict)
     reloads: int = 0
     error: str | None = None
+    denied: str | None = None
 
     def encode(self) -> bytes:
         document = {
@@ -51,6 +53,7 @@ class BrokerState:
             "crlNumbers": dict(self.lists),
             "reloads": self.reloads,
             "error": self.error,
+            "denied": self.denied,
         }
         return json.dumps(document).encode() + b"\n"
 
@@ -66,11 +69,12 @@ class BrokerState:
             {name: number for name, number in lists.items() if isinstance(number, int)},
             fields.integer("reloads"),
             fields.text_or_none("error", limit=2000),
+            fields.text_or_none("denied"),
         )
 
-    def obeys(self, wanted: Mapping[str, int]) -> bool:
-        """Whether it has read these lists, or newer ones."""
-        return all(self.lists.get(name, 0) >= number for name, number in wanted.items())
+    def obeys(self, wanted: Mapping[str, int], denied: str | None = None) -> bool:
+        """Whether it has read these lists, or newer ones, and keeps out who is `denied`; None asks for nobody."""
+        return denied in (None, self.denied) and all(self.lists.get(name, 0) >= number for name, number in wanted.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +163,26 @@ def have_it_read(
     folder: Path,
     wanted: Mapping[str, int],
     *,
+    denied: Callable[[], str] | None = None,
+    anew: bool = False,
     timeout: float = OBEY_SECONDS,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Obedience:
-    """Tell a running broker to read its lists again, and wait (`timeout` seconds) until it says that it has."""
+    """Tell a running broker to read its lists again, and wait (`timeout` seconds) until it says that it has.
+
+    `denied` tells whom it is to keep out now: others may change that while we wait. With `anew` it reads its files in any case.
+    """
+    before = 0
+
+    def obeyed(state: BrokerState) -> bool:
+        return state.obeys(wanted, denied and denied()) and not (anew and state.reloads == before)
+
     state = running(folder)
     if state is None:
         return _GONE
     engine, before, deadline = state.engine, state.reloads, clock() + timeout
-    if state.obeys(wanted):
+    if obeyed(state):
         return Obedience(True, True, engine)
     try:
         os.kill(state.pid, signal.SIGHUP)
@@ -180,7 +194,7 @@ def have_it_read(
     while error is None and clock() < deadline:
         sleep(POLL_SECONDS)
         state = running(folder)
-        if state is None or state.obeys(wanted):
+        if state is None or obeyed(state):
             return _GONE if state is None else Obedience(True, True, engine)
         error = state.error if state.reloads > before else None
     return Obedience(True, False, engine, error or f"it did not answer within {timeout:g} s")

@@ -103,7 +103,7 @@ def retire(fleet: "LocalFleet", name: str, *, force: bool = False) -> AuthorityC
     good = registry.certified_by(name, rfc3339(now), "server" if name == FLEET_CA else None)
     if good and not force:
         raise Conflict(
-            f"{good} good certificates hang below {printable(name)}",
+            f"{good} good certificate{'' if good == 1 else 's'} below {printable(name)}",
             "renew them first: fleetctl certs renew; or shut their holders out: --force",
         )
     role = "devices" if row.role == "registered" else row.role

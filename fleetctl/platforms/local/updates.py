@@ -13,7 +13,7 @@ from fleetctl.errors import Conflict, FleetError, Halted, NotFound, Partial, Pen
 from fleetctl.model import release as naming
 from fleetctl.model import topic as topics
 from fleetctl.model.device import Device
-from fleetctl.model.rollout import SkipReason, State, make_plan
+from fleetctl.model.rollout import Skipped, SkipReason, State, make_plan
 from fleetctl.platforms.local import artifacts, planning, rollouts
 from fleetctl.platforms.local.driver import Driver
 from fleetctl.platforms.local.plans import SignedPlan, sign_plan, verify_state
@@ -95,7 +95,7 @@ class LocalUpdates:
         if unfit and not plan.size:
             raise NotFound(
                 f"no device can take release `{found.name}`: {unfit[0].path.device_id} is skipped as {unfit[0].reason.value}",
-                "select devices of its type, or plan with --allow-downgrade",
+                _skip_hint(unfit[0]),
             )
         signed = sign_plan(plan, found.envelope, authority.signer)
         self._releases.store.keep_blob(signed.data)
@@ -279,6 +279,12 @@ def plan_entry(signed: SignedPlan, file: Path | None) -> PlanEntry:
         plan.parameters,
         str(file) if file else None,
     )
+
+
+def _skip_hint(skipped: Skipped) -> str:
+    if skipped.reason is SkipReason.OUT_OF_SERVICE:
+        return f"see why: fleetctl provision status {skipped.path.device_id}"
+    return "select devices of its type, or plan with --allow-downgrade"
 
 
 def _is_over(entry: RolloutEntry) -> bool:

@@ -139,7 +139,8 @@ def test_a_device_asks_with_one_key_however_often_it_starts(office: Office, enro
     office.decide = refusing("pending", "pending", retry=0.1)
     for _ in range(2):
         agent = enrol("SN3")
-        assert agent.wait("pending", 2)[0]["code"] == "pending"
+        shown = agent.wait("pending", 2)[0]
+        assert (shown["code"], shown["key"]) == ("pending", office.asked[0][1].spki)
         agent.end()
     office.decide = office.grant
     enrol("SN3").wait("online")
@@ -214,6 +215,24 @@ def test_answers_to_others_and_garbage_are_passed_over(office: Office, enrol: An
     agent = enrol("SN7")
     agent.wait("online")
     assert agent.of("refused") == agent.of("waiting") == []
+
+
+NAMELESS = b'{"id":null,"step":null,"status":"rejected","code":"bad_request","detail":"garbage"}'
+
+
+def test_what_another_holder_of_the_claim_was_answered_ends_nobody(office: Office, enrol: Any) -> None:
+    office.noise = [NAMELESS]
+    agent = enrol("SN10")
+    agent.wait("online")
+    assert agent.of("refused") == agent.of("waiting") == []
+
+
+def test_a_refusal_without_a_name_is_told_where_nothing_else_comes(office: Office, enrol: Any) -> None:
+    office.decide = lambda serial, request, asked: ProvisionReply.decode(NAMELESS)
+    agent = enrol("SN11", replace(QUICK, enrol_timeout=0.5))
+    assert agent.wait("refused", code="bad_request")[0]["reason"] == "garbage"
+    office.decide = office.grant
+    agent.wait("online")
 
 
 def test_a_fleet_side_that_is_not_there_is_waited_for(fleet: Any, enrol: Any) -> None:

@@ -190,6 +190,15 @@ def test_the_fleet_is_shown_the_new_certificate(fleet: Any, est: EstServer, star
     assert [one.operation for one in est.asked][-1] == "cacerts"
 
 
+def test_a_certificate_of_seconds_is_renewed_again_and_again(fleet: Any, est: EstServer, start: Any) -> None:
+    life = dt.timedelta(seconds=6)
+    est.respond = lambda key, path: (200, est.encoded(fleet.devices.certify(path, key, life, dt.timedelta())))
+    patient = replace(QUICK, renewal_retry=60.0, renewal_limit=3600.0)
+    agent = start(given(fleet, "brief", est.url, age=0.6, life=4 * life), settings=patient)
+    agent.wait("renewed", 3)
+    assert agent.of("renewFailed") == agent.of("expired") == []
+
+
 def test_a_young_certificate_is_left_alone(fleet: Any, est: EstServer, start: Any) -> None:
     agent = start(given(fleet, "young", est.url, age=0.4), settings=QUICK)
     agent.wait("online")

@@ -23,8 +23,10 @@ from fleetctl.platforms.local.layout import Layout
 from fleetctl.platforms.local.lists import write_lists
 from fleetctl.platforms.local.reloading import Reload
 from fleetctl.platforms.local.rendering import Rendering
+from fleetctl.platforms.protocol import Targets
 from fleetctl.registry.authorities import AuthorityRow
 from tests.integration.broker.conftest import PATIENCE, SERVICE, OtherAuthority, Outside, renew_broker
+from tests.integration.local.test_denied import Vendor
 
 
 def connect(endpoint: Endpoint, name: str) -> Session:
@@ -231,6 +233,26 @@ def test_an_authority_comes_and_goes_through_apply(
     with pytest.raises(Denied):
         connect(stranger, "p-9").close()
     connect(device, "p-1").close()
+
+
+def test_a_suspended_device_of_a_registered_authority_stays_connected_but_mute(
+    outside: Outside, fleet: LocalFleet, tmp_path: Path
+) -> None:
+    device = Vendor(fleet, tmp_path / "vendor").device("v-1")
+    topic = "acme/oslo/pump/v-1/telemetry"
+    outside.apply(fleet)
+    with connect(device, "v-1") as live:
+        live.publish(topic, b"heard")
+        live.flush()
+        fleet.devices.suspend(list(fleet.devices.resolve(Targets(("v-1",)))), why=None)
+        assert "device.acl" in outside.apply(fleet).changed
+        live.publish(topic, b"not heard")
+        with pytest.raises(Denied):
+            live.flush()
+        fleet.devices.resume(list(fleet.devices.resolve(Targets(("v-1",)))), why=None)
+        assert "device.acl" in outside.apply(fleet).changed
+        live.publish(topic, b"heard again")
+        live.flush()
 
 
 def test_a_listener_that_comes_needs_a_restart_and_says_so(outside: Outside, fleet: LocalFleet) -> None:

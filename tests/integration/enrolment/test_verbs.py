@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from fleetctl.errors import Denied, Unavailable
 from fleetctl.model.profile import Approval, ProvisioningProfile
 from tests.integration.enrolment.stand import Applicant, Serving, Stand
+from tests.integration.local.test_revocation import wait_until_closed
 
 
 def typed(stand: Stand, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -38,6 +40,18 @@ def test_a_claim_is_made_listed_and_revoked(stand: Stand, service: Serving, tmp_
     revoked = said(stand, "claim", "revoke", "typed")
     assert set(revoked) == {"name", "outcome", "serial", "crlNumber", "brokerRunning", "brokerReloaded"}
     assert (revoked["outcome"], revoked["brokerReloaded"]) == ("revoked", True)
+
+
+def test_a_claim_that_is_revoked_opens_nothing_any_more_and_others_do(stand: Stand, service: Serving) -> None:
+    stand.batch("leaked", 3)
+    leaked, sound = (stand.claim(name, "leaked") for name in ("leaked", "sound"))
+    assert Applicant(leaked, "leaked-0").provision().status == "accepted"
+    with Applicant(leaked, "leaked-1").session() as live:
+        assert said(stand, "claim", "revoke", "leaked")["brokerReloaded"]
+        wait_until_closed(live)
+    with pytest.raises((Denied, Unavailable)), Applicant(leaked, "leaked-1").session():
+        pass
+    assert Applicant(sound, "leaked-2").provision().status == "accepted"
 
 
 def test_pending_devices_are_approved_rejected_and_reset(stand: Stand, service: Serving) -> None:

@@ -12,12 +12,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from fleetctl.errors import Conflict
+from fleetctl.model.certificate import Reason
 from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.model.enrolment import EnrolmentState
 from fleetctl.model.profile import Approval, ProvisioningProfile
 from fleetctl.pki.authority import common_names, serial_of
-from fleetctl.pki.csr import make_csr, spki_of
-from fleetctl.platforms.local import tokens
+from fleetctl.pki.csr import make_csr, parse_csr, spki_of
+from fleetctl.platforms.local import revocation, tokens
 from fleetctl.platforms.local.enrolment import approval
 from fleetctl.platforms.local.est import EstService
 from tests.integration.est.stand import Stand, ask, new_key
@@ -202,6 +203,25 @@ def test_suspended_and_retired_devices_get_neither_tokens_nor_certificates(stand
         stand.token()
 
 
+def test_a_token_from_before_a_revocation_is_over_and_a_newer_one_is_not(stand: Stand) -> None:
+    stand.add()
+    stand.enrolled()
+    early = stand.token()
+    registry = stand.fleet.registry
+    revocation.revoke(stand.fleet, registry.certificates("p-1"), Reason.KEY_COMPROMISE, moves=True)
+    assert stand.state() is LifeCycle.REVOKED
+    assert stand.ask("simpleenroll", make_csr(new_key(), "p-1"), user=f"p-1:{early}").status == 401
+    assert stand.state() is LifeCycle.REVOKED
+    assert stand.ask("simpleenroll", make_csr(new_key(), "p-1"), user=f"p-1:{stand.token()}").status == 200
+
+
+def test_a_reset_ends_the_tokens_that_there_are(stand: Stand) -> None:
+    manufactured(stand)
+    early = stand.token()
+    approval.reset(stand.fleet, [stand.fleet.registry.device("p-1")], "lost on the way")
+    assert stand.ask("simpleenroll", make_csr(new_key(), "p-1"), user=f"p-1:{early}").status == 401
+
+
 def test_a_key_that_the_server_makes_fits_its_certificate_and_is_kept_nowhere(stand: Stand) -> None:
     stand.add()
     user, csr = f"p-1:{stand.token()}", make_csr(new_key(), "p-1")
@@ -271,3 +291,27 @@ def test_who_was_turned_away_is_told_so(stand: Stand) -> None:
     assert stand.ask("simpleenroll", csr, user=user).status == 403
     assert stand.ask("simpleenroll", make_csr(new_key(), "p-1"), user=user).status == 403
     assert stand.serials() == set()
+
+
+def by_hand(stand: Stand) -> None:
+    stand.fleet.registry.put_profile(ProvisioningProfile("by-hand", approval=Approval.MANUAL))
+    manufactured(stand, profile="by-hand")
+
+
+def test_what_a_claim_was_refused_turns_no_device_away(stand: Stand) -> None:
+    by_hand(stand)
+    stand.fleet.registry.record_refusal("line", "SN-p-1", "p-1", "rejected", "2026-11-24T00:00:00.000Z")
+    assert stand.ask("simpleenroll", make_csr(new_key(), "p-1"), user=f"p-1:{stand.token()}").status == 202
+
+
+def test_the_key_that_was_approved_is_let_in_when_its_rival_was_turned_away(stand: Stand) -> None:
+    by_hand(stand)
+    user, mine, theirs = f"p-1:{stand.token()}", make_csr(new_key(), "p-1"), make_csr(new_key(), "p-1")
+    assert [stand.ask("simpleenroll", csr, user=user).status for csr in (mine, theirs)] == [202, 202]
+    first, second = sorted(approval.pending(stand.fleet), key=lambda each: each.key != parse_csr(mine).spki)
+    approval.approve(stand.fleet, approval.choose(stand.fleet, [first.id], None, "approve"), None)
+    with pytest.raises(Conflict, match="another key was approved"):
+        approval.approve(stand.fleet, approval.choose(stand.fleet, [second.id], None, "approve"), None)
+    approval.reject(stand.fleet, approval.choose(stand.fleet, [second.id], None, "reject"), "not ours")
+    assert stand.ask("simpleenroll", theirs, user=user).status == 403
+    assert stand.ask("simpleenroll", mine, user=user).status == 200

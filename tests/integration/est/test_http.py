@@ -129,6 +129,18 @@ def test_who_never_shakes_hands_stops_nobody(stand: Stand) -> None:
         assert time.monotonic() - began < 2
 
 
+def test_one_address_that_never_shakes_hands_leaves_places_to_others(stand: Stand) -> None:
+    with ExitStack() as stack:
+        for _ in range(https.HANDSHAKES + 20):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port_of(stand.service.url)), timeout=10))
+        time.sleep(0.3)
+        context = ssl.create_default_context(cafile=str(stand.layout.fleet_ca))
+        place = ("127.0.0.1", port_of(stand.service.url))
+        raw = stack.enter_context(socket.create_connection(place, timeout=10, source_address=("127.0.0.2", 0)))
+        with context.wrap_socket(raw, server_hostname="localhost") as secured:
+            assert secured.version() == "TLSv1.3"
+
+
 def test_one_address_without_a_certificate_holds_only_so_many_connections(stand: Stand) -> None:
     stand.add()
     _, holding = stand.enrolled()

@@ -11,8 +11,11 @@ from fleetctl.model.device import LifeCycle
 from fleetctl.model.enrolment import Buckets
 from fleetctl.pki.authority import common_names, serial_of
 from fleetctl.pki.csr import make_csr
+from fleetctl.platforms.local.enrolment.events import ServeEvent
 from fleetctl.platforms.local.est import EstService
+from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.local.layout import Layout
+from fleetctl.platforms.local.succession import Wanted, rotate
 from tests.integration.est.stand import Stand, ask, new_key
 
 
@@ -117,6 +120,45 @@ def test_a_suspended_device_does_not_renew(stand: Stand) -> None:
     stand.fleet.registry.move_device("p-1", LifeCycle.SUSPENDED, event="suspended", at="2026-11-24T00:00:00.000Z")
     reply = stand.ask("simplereenroll", make_csr(new_key(), "p-1"), holding=holding)
     assert (reply.status, reply.words) == (403, "the device is suspended")
+
+
+@pytest.mark.parametrize("what", ["suspended", "revoked"])
+def test_who_is_shut_out_while_the_service_decides_gets_nothing(stand: Stand, what: str) -> None:
+    stand.add()
+    _, holding = stand.enrolled()
+    serials = stand.serials()
+
+    def shut_out(event: ServeEvent) -> None:
+        with LocalFleet(stand.fleet.context) as other, other.registry.transaction():
+            if event.event == "activated" and what == "suspended":
+                other.registry.move_device("p-1", LifeCycle.SUSPENDED, event="suspended", at="2026-11-24T00:00:00.000Z")
+            elif event.event == "activated":
+                other.registry.revoke_certificate(min(serials), "keyCompromise", "2026-11-24T00:00:00.000Z")
+
+    stand.service.stop()
+    stand.service = EstService(stand.fleet, "localhost:0", shut_out)
+    stand.service.start()
+    assert stand.ask("simplereenroll", make_csr(new_key(), "p-1"), holding=holding).status == 403
+    assert stand.serials() == serials
+
+
+def test_an_authority_that_was_retired_renews_nothing_on_connections_that_are_open(stand: Stand) -> None:
+    stand.add()
+    _, holding = stand.enrolled()
+    with stand.connection(holding) as connection:
+        assert ask(connection, "cacerts").status == 200
+        stand.fleet.registry.set_authority("device-issuing", "retired")
+        reply = ask(connection, "simplereenroll", make_csr(new_key(), "p-1"))
+        assert (reply.status, len(stand.serials())) == (403, 1)
+
+
+def test_an_authority_that_another_process_has_rotated_signs_nothing_more(stand: Stand) -> None:
+    stand.add()
+    _, holding = stand.enrolled()
+    with LocalFleet(stand.fleet.context) as other:
+        rotate(other, "devices", Wanted())
+    reply = stand.ask("simplereenroll", make_csr(new_key(), "p-1"), holding=holding)
+    assert reply.certificate.issuer.rfc4514_string().startswith("CN=device-issuing-2")
 
 
 def test_a_device_that_makes_keys_without_end_is_slowed_down(stand: Stand) -> None:

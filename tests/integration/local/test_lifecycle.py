@@ -15,9 +15,12 @@ from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.mqtt.broker import find_mosquitto
 from fleetctl.mqtt.endpoint import Endpoint
 from fleetctl.mqtt.session import Session, open_session
+from fleetctl.platforms.local import tokens
 from fleetctl.platforms.local.fleet import LocalFleet
 from fleetctl.platforms.local.init import create_context
 from fleetctl.platforms.protocol import Targets
+from fleetctl.registry.enrolments import EnrolmentRow
+from fleetctl.registry.tokens import TokenRow
 from fleetctl.wire import bundle
 
 PATIENCE = 20.0
@@ -146,6 +149,25 @@ def test_a_replaced_unit_keeps_its_id_and_nothing_else(fleet: LocalFleet, tmp_pa
     assert fleet.devices.replace("p-1", "NEW").outcome == "unchanged"
     with pytest.raises(NotFound):
         fleet.registry.device_by_serial("OLD")
+
+
+def test_what_the_old_unit_asked_for_and_was_promised_ends_when_it_is_replaced(fleet: LocalFleet) -> None:
+    serial_device(fleet, "p-1", "OLD", LifeCycle.MANUFACTURED)
+    serial_device(fleet, "p-2", "OTHER")
+    at = "2026-01-01T00:00:00.000Z"
+    for name, state in (("e1", "pending"), ("e2", "approved"), ("e3", "rejected")):
+        row = EnrolmentRow(name, "claim", "line", "OLD", "p-1", name * 32, None, state, None, None, at)
+        fleet.registry.add_enrolment(row)
+    tokens.create(fleet, named(fleet, "p-1", "p-2"), 3600)
+    fleet.registry.add_token(TokenRow("ab" * 32, "p-1", at, at, used_at=at, certificate="12"))
+
+    fleet.devices.replace("p-1", "NEW")
+
+    left = {row.id: (row.state, row.code) for row in fleet.registry.enrolments(device_id="p-1")}
+    assert left == dict.fromkeys(("e1", "e2", "e3"), ("rejected", "replaced"))
+    states = [(each.device_id, each.state) for each in tokens.entries(fleet)]
+    assert sorted(states) == [("p-1", "revoked"), ("p-1", "used"), ("p-2", "valid")]
+    assert fleet.registry.token("ab" * 32) == TokenRow("ab" * 32, "p-1", at, at, used_at=at, certificate="12")
 
 
 def test_a_serial_that_is_taken_replaces_nothing(fleet: LocalFleet, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 DIGEST = "sha256:" + "ab" * 32
 PASSPHRASE = "correct horse battery"
+GUIDE = Path(__file__).parents[3] / "docs/guides/factory.md"
 
 
 @pytest.fixture
@@ -103,6 +104,17 @@ def test_a_bundle_of_the_factory_is_good_for_an_agent(fleet: LocalFleet, tmp_pat
     status = fleet.devices.status("SN1")
     assert (status.state, status.timeline[-1].event, status.serial) == ("claimed", "manufactured", "SN1")
     assert DIGEST in str(status.timeline[-1].reason)
+
+
+def test_the_program_of_the_guide_opens_a_sealed_archive(fleet: LocalFleet, tmp_path: Path) -> None:
+    batch(fleet, "SN1")
+    make(fleet, tmp_path / "out")
+    (tmp_path / "words").write_text(PASSPHRASE + "\n")
+    program = GUIDE.read_text().partition("```python\n")[2].partition("```")[0]
+    archive = tmp_path / "out" / "w-0001" / "bundles.tar.sealed"
+    words = [sys.executable, "-c", program, str(archive), str(tmp_path / "words")]
+    done = subprocess.run(words, check=True, capture_output=True)
+    assert unpacked(done.stdout) == opened(archive)
 
 
 def test_no_key_of_a_device_lies_open_on_the_disk(fleet: LocalFleet, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from fleetctl.wire.document import rfc3339
 
 PATIENCE = 10.0
 REFUSALS = (Denied, Unavailable)
+TOPIC = "acme/oslo/pump/p-1/twin/desired"
 
 
 @pytest.fixture
@@ -122,17 +123,17 @@ def test_a_device_that_mosquitto_sub_plays_is_out_within_two_seconds_and_others_
         pytest.skip("mosquitto_sub is not installed")
     bad, good = new_device("p-1"), new_device("p-2")
     words = ["--cafile", str(bad.ca), "--cert", str(bad.cert), "--key", str(bad.key), "-h", "localhost", "-p", str(bad.port)]
-    command = ["stdbuf", "-oL", program, *words, "-V", "mqttv5", "-i", "p-1", "-t", "acme/oslo/pump/p-1/twin/desired", "-q", "1", "-d"]
-    with broker(context, engine), connect(good, "p-2") as neighbour:
-        live = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = ["stdbuf", "-oL", program, *words, "-V", "mqttv5", "-i", "p-1", "-t", TOPIC, "-q", "1", "-d"]
+    will = ["--will-topic", "acme/oslo/pump/p-1/status", "--will-payload", "cut"]
+    with broker(context, engine), connect(good, "p-2") as neighbour, fleet.open_session("watch") as watch:
+        watch.subscribe(["acme/oslo/pump/p-1/status"])
+        live = subprocess.Popen([*command, *will], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert live.stdout is not None
         while "SUBACK" not in live.stdout.readline():
             assert live.poll() is None
         begun = time.monotonic()
         (report,) = fleet.certificates.revoke("p-1", "keyCompromise")
-        said = live.stdout.readline()
-        while said and "DISCONNECT" not in said and "rror" not in said:
-            said = live.stdout.readline()
+        assert [each.payload for each in watch.receive(PATIENCE)] == [b"cut"]
         took = time.monotonic() - begun
         live.kill()
         live.wait(PATIENCE)

@@ -9,8 +9,8 @@ from fleetctl.cli import main
 from fleetctl.cli.parser import Command, Context
 
 PACKAGE = Path(__file__).parents[3] / "fleetctl"
-NAMED = re.compile(r"\bfleetctl ([a-z]+)((?: [^,;:`\n]*)?)")
-PROSE = {"connects", "dials", "is", "registry", "uses"}
+NAMED = re.compile(r"\bfleetctl ([a-z]+)((?: [^,;:|`\n]*)?)")
+PROSE = {"cannot", "connects", "dials", "is", "registry", "uses"}
 QUOTED = re.compile(r"'[^']*'")
 
 
@@ -57,7 +57,7 @@ def test_every_command_that_is_named_exists() -> None:
             if hasattr(command, "list_commands") and behind and re.fullmatch("[a-z][a-z-]+", behind[0]):
                 wrong.append(f"{place}: fleetctl {words} {behind[0]}")
                 continue
-            options = {opt for param in command.params for opt in param.opts}
+            options = {opt for param in command.params for opt in (*param.opts, *param.secondary_opts)}
             used = [word.strip("'\"()").split("=")[0] for word in behind if word.startswith("--")]
             wrong += [f"{place}: fleetctl {words} {word}" for word in used if word not in options | {"--help"}]
     assert not wrong, "\n".join(wrong)

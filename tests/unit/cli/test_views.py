@@ -15,9 +15,10 @@ from fleetctl.cli import (
     crl,
     enrolment,
     factory,
-    groups,
     following,
+    groups,
     init,
+    inspection,
     issuing,
     lifecycle,
     ota,
@@ -32,17 +33,22 @@ from fleetctl.cli import (
     twinning,
 )
 from fleetctl.mqtt.settings import Finding
+from fleetctl.pki.inspect import Inspected
+from fleetctl.pki.verify import Step
 from fleetctl.platforms import device_records, devices, messages, twins, updates
 from fleetctl.platforms.local.applying import Applied
 from fleetctl.platforms.local.batches import BatchEntry, BatchReport, ProfileEntry
 from fleetctl.platforms.local.broker import BrokerEvent
 from fleetctl.platforms.local.bulk import BulkIssued
 from fleetctl.platforms.local.certificates import CertificateDetail, CertificateEntry, Issued
+from fleetctl.platforms.local.checking import Finding as CertificateFinding
 from fleetctl.platforms.local.enrolment.approval import Decision, PendingEnrolment, Reset
 from fleetctl.platforms.local.enrolment.claims import Claim, ClaimMade, ClaimRevoked
 from fleetctl.platforms.local.enrolment.events import ServeEvent
+from fleetctl.platforms.local.exporting import Exported as IdentityExported
 from fleetctl.platforms.local.groups import Group, GroupDeleted, GroupDetail, GroupMade
 from fleetctl.platforms.local.init import ContextMade
+from fleetctl.platforms.local.judging import Print
 from fleetctl.platforms.local.manufacture import Manufactured
 from fleetctl.platforms.local.overview import AuthorityEntry, Exported, ListStatus
 from fleetctl.platforms.local.rendering import RenderedFile
@@ -91,6 +97,11 @@ PAIRS: list[tuple[View, Any]] = [
     (certs.CERTIFICATE, CertificateEntry),
     (certs.DETAIL, CertificateDetail),
     (issuing.ISSUED, Issued),
+    (inspection.FINDING, CertificateFinding),
+    (inspection.INSPECTED, Inspected),
+    (inspection.STEP, Step),
+    (inspection.PRINT, Print),
+    (inspection.EXPORTED, IdentityExported),
     (renewing.RENEWED, Renewed),
     (issuing.BULK, BulkIssued),
     (issuing.SIGNED, Signed),

@@ -8,15 +8,15 @@ from typing import Any
 import cbor2
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetctl.errors import Untrusted
+from fleetctl.errors import ConfigError, Untrusted
 from fleetctl.keys.cose import Signer, UnknownKey, trust_key, verify, verify_by_role
-from fleetctl.keys.store import KeyType, generate_key, private_pem, public_pem
+from fleetctl.keys.store import KeyType, PrivateKey, generate_key, private_pem, public_pem
 from fleetctl.wire.cose import EDDSA, ES256, join, protect, split, to_be_signed
 from fleetctl.wire.trust import Role, TrustDocument, TrustKey, key_id
 
@@ -228,3 +228,10 @@ def test_a_message_beyond_its_limit_is_refused() -> None:
     data = ours.sign(bytes(1000), AAD)
     with pytest.raises(Untrusted, match="900 are allowed"):
         verify(data, AAD, ours.public_key, limit=900)
+
+
+def test_a_key_for_certificates_signs_nothing_else() -> None:
+    keys: list[PrivateKey] = [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 3072)]
+    for key in keys:
+        with pytest.raises(ConfigError, match="signs certificates only"):
+            Signer(key)

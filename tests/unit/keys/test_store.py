@@ -59,7 +59,7 @@ def test_what_is_no_key_is_a_configuration_error(tmp_path: Path) -> None:
             encrypted,
             public_pem(generate_key()),
             rsa.generate_private_key(65537, 2048).private_bytes(*plain),
-            ec.generate_private_key(ec.SECP384R1()).private_bytes(*plain),
+            ec.generate_private_key(ec.SECP521R1()).private_bytes(*plain),
         )
     ):
         path = tmp_path / f"{number}.key"

@@ -32,6 +32,15 @@ def test_a_certificate_begins_a_little_before_now_for_clocks_that_are_slow() -> 
     assert span == Validity(int(NOW) - BACKDATE, int(NOW) + Profile.DEVICE.days * DAY)
 
 
+@pytest.mark.parametrize(("life", "backdate"), [(13, 1), (60, 6), (600, 60), (3000, BACKDATE), (DAY, BACKDATE)])
+def test_a_certificate_of_minutes_is_not_past_its_middle_when_it_is_made(life: int, backdate: int) -> None:
+    now = int(NOW)
+    span = validity(Profile.DEVICE, now, days=life / DAY)
+    assert now - span.not_before == pytest.approx(backdate, abs=1)
+    assert span.not_after - now == pytest.approx(life, abs=1)
+    assert (span.not_before + span.not_after) / 2 > now + 0.4 * life
+
+
 def test_a_certificate_never_outlives_its_issuer() -> None:
     issuer = Validity(int(NOW) - 100, int(NOW) + 100)
     assert validity(Profile.SERVER, NOW, issuer) == issuer

@@ -39,6 +39,12 @@ def test_what_a_profile_leaves_out_has_its_default() -> None:
     assert profile.takes("anything-goes")
 
 
+@pytest.mark.parametrize(("days", "read"), [(1, "1"), (1.0, "1"), (0.5, "0.5"), (0.0001, "0.0001"), (7300, "7300")])
+def test_certificates_are_good_for_days_or_a_part_of_one(days: float, read: str) -> None:
+    profile = profiles.parse("short", {"days": days})
+    assert str(profile.document()["days"]) == read
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -50,7 +56,10 @@ def test_what_a_profile_leaves_out_has_its_default() -> None:
         {"heartbeat": float("nan")},
         {"reportingInterval": 1e9},
         {"days": 0},
-        {"days": 1.5},
+        {"days": 0.00001},
+        {"days": True},
+        {"days": "90"},
+        {"days": float("nan")},
         {"days": 100_000},
         {"approval": "later"},
         {"twin": []},

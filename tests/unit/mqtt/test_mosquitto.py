@@ -108,6 +108,15 @@ def test_no_rules_permit_nothing() -> None:
     assert render_acl(()) == ""
 
 
+def test_who_is_denied_stands_before_the_patterns_in_one_order(config: BrokerConfig) -> None:
+    text = render_acl((Rule(Action.READ, "acme/%u"),), {"p-2", "p-1"})
+    assert text == "user p-1\ntopic deny #\nuser p-2\ntopic deny #\npattern read acme/%u\n"
+    with pytest.raises(ConfigError):
+        render_acl((), {"p-1\ntopic readwrite #"})
+    acls = render_config(replace(config, device=replace(config.device, denied=frozenset({"p-1"}))))
+    assert [name for name, rules in acls.items() if "deny" in rules] == ["device.acl"]
+
+
 def test_only_root_names_a_user(config: BrokerConfig) -> None:
     assert "user" not in sections(render_config(config)["mosquitto.conf"])[0]
     assert sections(render_config(config, "root")["mosquitto.conf"])[0]["user"] == "root"

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleetctl.errors import Conflict, NotFound, Untrusted, UsageError
 from fleetctl.keys.cose import Signer, trust_key
@@ -77,7 +78,7 @@ def test_an_image_that_changed_after_publishing_is_refused(shop: Shop) -> None:
 
 def test_a_manifest_of_another_key_is_refused(shop: Shop) -> None:
     shop.publish()
-    stranger = TrustDocument(1, "acme", (trust_key(generate_key().public_key(), "release"),))
+    stranger = TrustDocument(1, "acme", (trust_key(Ed25519PrivateKey.generate().public_key(), "release"),))
     with pytest.raises(Untrusted, match="no release key"):
         ReleaseStore(shop.folder / "releases", stranger, NOW).get("pump@2.0.0")
 

@@ -160,3 +160,9 @@ def test_one_key_has_one_name_however_its_point_is_written() -> None:
 def test_something_else_has_no_name() -> None:
     with pytest.raises(UsageError):
         spki_of("a key")
+
+
+def test_a_request_of_another_version_is_malformed() -> None:
+    der = as_der(make_csr(p256(), "x")).replace(b"\x02\x01\x00", b"\x02\x01\x05")
+    with pytest.raises(Malformed, match="that is no signing request"):
+        parse_csr(der)

@@ -9,7 +9,7 @@ from fleetctl.keys.cose import Signer, trust_key
 from fleetctl.keys.store import generate_key
 from fleetctl.keys.trust import sign_assignment
 from fleetctl.model import topic as topics
-from fleetctl.model.device import Device, DevicePath
+from fleetctl.model.device import Device, DevicePath, LifeCycle
 from fleetctl.model.rollout import Target
 from fleetctl.model.topic import Channel
 from fleetctl.mqtt.message import Message
@@ -92,6 +92,15 @@ def test_a_busy_device_is_planned_only_by_an_explicit_act() -> None:
     assert [candidate] == list(candidates([Device(PATH)], [known], {"pump-1": 40}, supersede=False, over={"r-1"}))
     assert candidate.target == Target(PATH, DIGEST, 40, "pump", "oslo")
     assert candidate.version == "1.0.0"
+
+
+@pytest.mark.parametrize("state", LifeCycle)
+def test_a_suspended_or_revoked_device_holds_nobody_up_and_is_no_target(state: LifeCycle) -> None:
+    if state.believed:
+        (candidate,) = candidates([Device(PATH, state=state)], [Known(presence(), None, None)], {}, supersede=False)
+    else:
+        (candidate,) = candidates([Device(PATH, state=state)], [Known(presence(), assignment(), None)], {}, supersede=False)
+    assert candidate.in_service is state.believed
 
 
 def test_a_plan_that_was_overtaken_is_refused_and_a_lying_device_overtakes_nothing() -> None:

@@ -80,3 +80,6 @@ def test_what_a_suspended_or_revoked_device_says_is_not_taken_in(tmp_path: Path,
         registry.add_device(Device(path, {}, LifeCycle.MANUFACTURED, "2026"))
         registry.move_device("pump-1", state, event="test", at="2026")
         assert registry.knows(path) is known
+        for status, believed in (("online", known), ("offline", True)):
+            document = f'{{"status": "{status}", "session": "1-1", "heartbeat": 1}}'
+            assert registry.remember_presence(path, document, 5.0) is believed

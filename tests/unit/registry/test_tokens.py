@@ -1,6 +1,5 @@
 """Tokens: kept as digests, used once, and by whom they were made."""
 
-
 import pytest
 
 from fleetctl.model.device import Device, DevicePath, LifeCycle

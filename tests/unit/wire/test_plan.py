@@ -79,6 +79,16 @@ def test_a_plan_survives_being_written(plan: Plan) -> None:
     assert decode_plan(encode_plan(plan)) == plan
 
 
+def test_every_reason_has_the_number_that_the_contract_gives_it() -> None:
+    path = DevicePath("acme", "oslo", "pump", "p9")
+    for reason, number in zip(SkipReason, (1, 2, 3, 4), strict=True):
+        payload = encode_plan(replace(PLAN, skipped=(Skipped(path, reason),)))
+        document = parse_cbor(payload)
+        assert isinstance(document, dict)
+        assert document[19] == [["oslo", "pump", "p9", number]]
+        assert decode_plan(payload).skipped == (Skipped(path, reason),)
+
+
 def sealed(plan: Plan) -> PlanFile:
     return PlanFile(plan, b"manifest", join(protect(-8, b"k" * 8), encode_plan(plan), b"s" * 64))
 

@@ -93,7 +93,8 @@ class Answering:
             problem = refused(Code.BAD_REQUEST, error.message)
         else:
             problem = refused(Code.RATE_LIMITED, "too many requests", 1 / SERIAL_RATE)
-        passes = self.claims.take(case.claim, now) and self.serials.take("/".join(found), now)
+        # a device that asks without end wears out itself, not its batch
+        passes = self.serials.take("/".join(found), now) and self.claims.take(case.claim, now)
         if case.request is None or not passes:
             return self._refuse(case, problem)
         return self._served(Case(*found, case.request, facts.known(self.fleet.registry, *found)), case.request)
@@ -104,8 +105,13 @@ class Answering:
             with self.fleet.registry.transaction():
                 return self._hello(case, request) if request.step == "hello" else self._enrol(case, request)
         except FleetError as error:
-            reply = ProvisionReply(request.id, request.step, "rejected", "failed", "try again later", retry_after=60.0)
-            return self._say(case, reply, What.FAILED, error.code, error.message)
+            return self._failed(case, request, error.code, error.message)
+        except Exception as error:
+            return self._failed(case, request, "fault", f"{type(error).__name__}: {error}")
+
+    def _failed(self, case: Case, request: ProvisionRequest, code: str, words: str) -> Answer:
+        reply = ProvisionReply(request.id, request.step, "rejected", "failed", "try again later", retry_after=60.0)
+        return self._say(case, reply, What.FAILED, code, words)
 
     def _hello(self, case: Case, request: ProvisionRequest) -> Answer:
         known = case.known or Known(None, None, None)

@@ -17,6 +17,8 @@ from fleetctl.wire.document import rfc3339
 if TYPE_CHECKING:
     from fleetctl.platforms.local.fleet import LocalFleet
 
+FORGOTTEN = ("reset", "replaced")
+
 
 @dataclass(frozen=True, slots=True)
 class PendingEnrolment:
@@ -88,7 +90,7 @@ def approve(fleet: "LocalFleet", rows: Sequence[EnrolmentRow], reason: str | Non
     """All or none: each device fetches its certificate the next time it asks.
 
     Raises:
-        Conflict: two keys of one serial, or more devices than claim and batch let in.
+        Conflict: two keys of one serial, now or one after the other, or more devices than claim and batch let in.
     """
     registry, at = fleet.registry, rfc3339(fleet.clock())
     _check_single(rows)
@@ -97,6 +99,7 @@ def approve(fleet: "LocalFleet", rows: Sequence[EnrolmentRow], reason: str | Non
         for row in rows:
             held = registry.enrolment(row.id)
             if held.state == EnrolmentState.PENDING:
+                _check_first(fleet, held)
                 _check_room(fleet, held)
                 registry.settle_enrolment(row.id, EnrolmentState.APPROVED, at=at, actor=fleet.actor, reason=reason)
             decisions.append(_decided(held, "approved"))
@@ -159,19 +162,20 @@ def _revoked(fleet: "LocalFleet", devices: Sequence[Device]) -> tuple[dict[str, 
 def _restart(fleet: "LocalFleet", device: Device, reason: str) -> bool:
     registry, at, actor = fleet.registry, rfc3339(fleet.clock()), fleet.actor
     with registry.transaction():
+        registry.revoke_tokens(device.id, at)
         moved = registry.move_device(device.id, LifeCycle.MANUFACTURED, event="reset", at=at, reason=reason, actor=actor)
-        if _forget(fleet, device, at) and not moved:
+        if forget(fleet, device, at, "reset") and not moved:
             registry.note(device.id, "reset", at=at, reason=reason, actor=actor)
             moved = True
         lifecycle.clear(fleet, device, RETAINED_CHANNELS[:1], at)
     return moved
 
 
-def _forget(fleet: "LocalFleet", device: Device, at: str) -> bool:
-    """Whether there was anything that would have kept it from enrolling."""
-    rows = [row for row in fleet.registry.enrolments(device_id=device.id) if row.spki and row.code != "reset"]
+def forget(fleet: "LocalFleet", device: Device, at: str, code: str) -> bool:
+    """Whether there was anything that would have kept it from enrolling; `code` says from now on what became of it."""
+    rows = [row for row in fleet.registry.enrolments(device_id=device.id) if row.spki and row.code not in FORGOTTEN]
     for row in rows:
-        fleet.registry.settle_enrolment(row.id, EnrolmentState.REJECTED, at=at, code="reset")
+        fleet.registry.settle_enrolment(row.id, EnrolmentState.REJECTED, at=at, code=code)
     return bool(rows)
 
 
@@ -185,6 +189,16 @@ def _check_single(rows: Sequence[EnrolmentRow]) -> None:
                 f"{len(by_device[row.device_id])} keys wait for serial {printable(str(row.serial))}",
                 "compare the keys in fleetctl provision pending, and approve one by its id",
             )
+
+
+def _check_first(fleet: "LocalFleet", row: EnrolmentRow) -> None:
+    """Of two keys that were approved for one serial neither would be let in."""
+    approved = (EnrolmentState.APPROVED,)
+    if row.device_id is not None and fleet.registry.enrolments(device_id=row.device_id, states=approved):
+        raise Conflict(
+            f"another key was approved for serial {printable(str(row.serial))}",
+            f"begin anew if that was wrong: fleetctl provision reset {row.device_id}",
+        )
 
 
 def _check_room(fleet: "LocalFleet", row: EnrolmentRow) -> None:

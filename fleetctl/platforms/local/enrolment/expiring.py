@@ -24,10 +24,13 @@ def expire(fleet: "LocalFleet", after: float) -> Iterator[ServeEvent]:
         FleetError: they are revoked, but the broker that runs has not taken the list.
     """
     registry, now = fleet.registry, fleet.clock()
-    overdue = registry.overdue_enrolments(rfc3339(now - after))
+    with registry.transaction():  # whoever is seen at this very moment is seen before it, or too late
+        overdue = registry.overdue_enrolments(rfc3339(now - after))
+        rows = [registry.certificate(str(each.certificate)) for each in overdue]
+        for row in rows:
+            registry.revoke_certificate(row.serial, Reason.CESSATION_OF_OPERATION, rfc3339(now))
     if not overdue:
         return
-    rows = [registry.certificate(str(each.certificate)) for each in overdue]
     failure = None
     try:
         revoke(fleet, rows, Reason.CESSATION_OF_OPERATION)

@@ -62,10 +62,25 @@ def caller(registry: Registry, facts: Known) -> Caller:
     if row is None or batch is None:
         return Caller(None, None, 0, False, None)
     not_after = None if row.not_after is None else parse_rfc3339(row.not_after)
-    claim = ClaimFacts(row.state == "active", not_after, row.quota, registry.claim_used(row.name, without=facts.device_id))
+    used_of_it = registry.claim_used(row.name, without=facts.device_id)
+    claim = ClaimFacts(row.state == "active" and _is_backed(registry, row), not_after, row.quota, used_of_it)
     used = registry.batch_held(batch.name, without=facts.device_id)
     state = None if device is None else device.state
     return Caller(claim, batch, used, device is not None, state, facts.turned_away and not facts.live)
+
+
+def _is_backed(registry: Registry, claim: ClaimRow) -> bool:
+    """Whether its certificate and the authority of that are still accepted: a session with them may be open long afterwards."""
+    held = registry.certificate(claim.certificate)
+    return held.revoked_at is None and not is_retired(registry, held.authority)
+
+
+def is_retired(registry: Registry, authority: str) -> bool:
+    """Whether nobody is let in any more with a certificate of this authority."""
+    try:
+        return registry.authority(authority).state == "retired"
+    except NotFound:
+        return False
 
 
 def asked(

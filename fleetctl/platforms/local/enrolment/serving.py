@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 LOCK = "provision.lock"
 BEAT, SHORTEST_WAIT = 0.5, 0.01
 SWEEP_SECONDS = 60.0
+LEAP = 300.0
+"""By how many seconds the clock may be set between two sweeps before its word for what is overdue does not count."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 RENEW = "renew"
 
@@ -83,6 +85,7 @@ class Service:
     activation: Activation = field(init=False)
     newcomers: JustInTime = field(init=False)
     _swept: float = float("-inf")
+    _offset: float | None = None
     _early: list["Message"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -141,8 +144,8 @@ class Service:
             yield from self._sweep()
 
     def _answer(self, session: "Session", messages: Sequence["Message"]) -> Iterator[ServeEvent]:
-        """On disk first, then said, then told."""
-        requests = [message for message in messages if message.topic.endswith("/request")]
+        """On disk first, then said, then told. What was left with the broker is of another time: nobody waits for its answer."""
+        requests = [message for message in messages if message.topic.endswith("/request") and not message.retain]
         if not requests:
             return
         try:
@@ -163,9 +166,10 @@ class Service:
         try:
             with self.fleet.registry.transaction():
                 events = [event for message in said for event in self._one(message)]
-        except FleetError as error:
+        except Exception as error:
             self.activation.forget()
-            yield self.event(What.FAILED, error.code, error.message)
+            words = (error.code, error.message) if isinstance(error, FleetError) else ("fault", repr(error)[:200])
+            yield self.event(What.FAILED, *words)
             return
         yield from events
 
@@ -177,6 +181,8 @@ class Service:
         path, channel = found
         if channel == Channel.STATUS:
             yield from self._status(message)
+        elif message.retain:
+            return
         elif channel == f"commands/{CONFIGURE}/reply":
             yield from self.activation.answered(path, message.payload)
         elif channel == f"commands/{IDENTIFY}/reply":
@@ -224,6 +230,12 @@ class Service:
         if monotonic() - self._swept < self.sweep:
             return
         self._swept = monotonic()
+        before, self._offset = self._offset, self.fleet.clock() - self._swept
+        if before is not None and abs(self._offset - before) > LEAP:
+            self._swept += self.pending_for
+            words = f"the clock was set by {self._offset - before:.0f} s: nothing is taken back for {self.pending_for:.0f} s"
+            yield self.event(What.FAILED, "clock", words)
+            return
         try:
             yield from expire(self.fleet, self.pending_for)
         except FleetError as error:

@@ -21,6 +21,16 @@ from fleetctl.pki.csr import checked_key
 CHAIN_LIMIT = 49152
 LONGEST_CHAIN = 4
 PURPOSE = b"fleetctl/identify\0"
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What a part of a certificate raises that its maker has broken: such parts are read when they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,7 @@ def read_chain(text: str) -> list[x509.Certificate]:
         raise Malformed(f"the chain has more than {CHAIN_LIMIT} bytes")
     try:
         chain = x509.load_pem_x509_certificates(text.encode())
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise Malformed("the chain is not PEM certificates") from error
     if len(chain) > LONGEST_CHAIN:
         raise Malformed(f"the chain has more than {LONGEST_CHAIN} certificates")
@@ -52,7 +62,19 @@ def identify_message(path: DevicePath, nonce: bytes) -> bytes:
 
 
 def check(path: DevicePath, chain: Sequence[x509.Certificate], vouchers: Sequence[Voucher], now: float) -> Voucher:
-    """Who vouches for the first certificate of a chain; raises `Untrusted` saying which proof is missing."""
+    """Who vouches for the first certificate of a chain.
+
+    Raises:
+        Untrusted: saying which proof is missing.
+        Malformed: a part of the chain does not parse.
+    """
+    try:
+        return _check(path, chain, vouchers, now)
+    except _UNREADABLE as error:
+        raise Malformed("the chain holds a certificate that does not parse") from error
+
+
+def _check(path: DevicePath, chain: Sequence[x509.Certificate], vouchers: Sequence[Voucher], now: float) -> Voucher:
     leaf = chain[0]
     # 1. it is for this device, a client, and good now
     if common_names(leaf) != [path.device_id]:

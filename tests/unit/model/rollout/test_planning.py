@@ -1,3 +1,4 @@
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -47,6 +48,7 @@ def test_who_would_not_take_the_release_is_left_out_with_the_reason() -> None:
             candidate(3, kind="fan"),
             candidate(4, version="2.0.1"),
             candidate(5, version="?"),
+            replace(candidate(6), in_service=False),
         ]
     )
     assert {target.id for target in made.targets} == {"p1", "p5"}
@@ -54,6 +56,7 @@ def test_who_would_not_take_the_release_is_left_out_with_the_reason() -> None:
         "p2": SkipReason.ALREADY_INSTALLED,
         "p3": SkipReason.INCOMPATIBLE,
         "p4": SkipReason.DOWNGRADE,
+        "p6": SkipReason.OUT_OF_SERVICE,
     }
     assert plan([candidate(4, version="2.0.1")], allow_downgrade=True).size == 1
 
