@@ -101,7 +101,7 @@ def replace(
     return list(session.twins.replace(chosen, document, if_version=if_version, reason=reason))
 
 
-@verb(app, CHANGE, name="edit", writes=True, example="EDITOR=nano fleetctl twin edit pump-7 --reason 'new site'")
+@verb(app, CHANGE, name="edit", writes=True, example="fleetctl twin edit pump-7 --reason 'new site'")
 def edit(session: Session, device: DeviceWord, reason: Reason = None) -> "list[TwinChange]":
     """Change the desired document in an editor, $VISUAL or $EDITOR; what somebody else changed meanwhile is not lost."""
     from fleetctl.cli.editing import edited

@@ -43,7 +43,7 @@ class CertificateRow:
 
 _FIELDS = [each.name for each in fields(CertificateRow)]
 _values = attrgetter(*_FIELDS)
-_INSERT = f"INSERT INTO certificates VALUES ({marks(_FIELDS)}) ON CONFLICT DO NOTHING"
+_INSERT = f"INSERT INTO certificates VALUES ({marks(_FIELDS)}) ON CONFLICT DO NOTHING"  # noqa: S608
 
 HOLD = "certificateHold"
 

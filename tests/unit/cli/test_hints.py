@@ -10,7 +10,7 @@ from fleetctl.cli.parser import Command, Context
 
 PACKAGE = Path(__file__).parents[3] / "fleetctl"
 NAMED = re.compile(r"\bfleetctl ([a-z]+)((?: [^,;:|`\n]*)?)")
-PROSE = {"cannot", "connects", "dials", "is", "registry", "uses"}
+PROSE = {"cannot", "connects", "wrote", "dials", "is", "registry", "uses"}
 QUOTED = re.compile(r"'[^']*'")
 
 
