@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from fleetctl.errors import Conflict, NotFound
 from fleetctl.model.device import DevicePath
-from fleetctl.model.twin import HISTORY_LIMIT
 from fleetctl.registry.database import Database, Row, upsert
 
 _TWIN = upsert("twins", "device_id", "version", "desired", "digest", "updated_at")
@@ -82,6 +81,8 @@ class Projections(Database):
             self.write(_TWIN, (device_id, version, desired_json, digest, at))
             row = (device_id, version, desired_json, digest, at, actor, reason)
             self.write("INSERT INTO twin_history VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            from fleetctl.model.twin import HISTORY_LIMIT
+
             if version > HISTORY_LIMIT:
                 self.write("DELETE FROM twin_history WHERE device_id = ? AND version <= ?", (device_id, version - HISTORY_LIMIT))
 

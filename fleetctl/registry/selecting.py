@@ -4,19 +4,17 @@ A condition never leaves out a device that the selector matches. Where it is not
 what is reported) it may let more through, and whoever reads the rows asks `Selector.matches` of each.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from fleetctl.model.criteria import Criterion, Operand
-from fleetctl.model.device import LifeCycle
 from fleetctl.model.presence import PATIENCE, View
 from fleetctl.model.selector import All, Node, Not, Selector
-from fleetctl.registry.database import PAGE, Database, marks
+from fleetctl.registry.database import marks
 
 _COLUMNS = {"id": "d.id", "type": "d.type", "location": "d.location"}
 _WILD = "*?["
 _BEYOND = "\U0010ffff"
-LARGEST = 32_000
 _SEEN = "p.received_at IS NOT NULL"
 _HAVING = "SELECT device_id FROM labels WHERE key = ?"
 
@@ -159,51 +157,23 @@ def _beginning(pattern: str) -> str:
     return pattern[: min(pattern.index(letter) for letter in _WILD if letter in pattern)]
 
 
-class Selecting(Database):
-    """Reads ids only, in pages, so that a fleet of any size costs the same memory."""
-
-    def selected(self, asked: Selector | None, now: float, *, retired: bool = False) -> Iterator[list[str]]:
-        """Pages of the ids, in their order, of devices that may match: exactly those where the condition is exact.
-
-        They grow to a size that costs little memory, because a database may look for the whole of a label for each of them.
-        """
-        source, where, parameters = _question(asked, now, retired)
-        key = "k.device_id" if source.startswith("labels") else "d.id"
-        statement = f"SELECT d.id FROM {source} WHERE {where} AND {key} > ? ORDER BY {key} LIMIT ?"  # noqa: S608
-        after, size = "", PAGE
-        while page := [row[0] for row in self.read(statement, (*parameters, after, size))]:
-            yield page
-            after, size = page[-1], min(size * 4, LARGEST)
-
-    def first_selected(self, asked: Selector | None, now: float, size: int, *, retired: bool = False) -> list[str]:
-        """The `size` ids that a limit keeps, where the condition is exact."""
-        source, where, parameters = _question(asked, now, retired)
-        order = "k.rank, k.device_id" if source.startswith("labels") else "d.rank, d.id"
-        statement = f"SELECT d.id FROM {source} WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608
-        return [row[0] for row in self.read(statement, (*parameters, size))]
-
-    def count_selected(self, asked: Selector | None, now: float, *, retired: bool = False) -> int:
-        source, where, parameters = _question(asked, now, retired)
-        return int(self.read(f"SELECT count(*) FROM {source} WHERE {where}", parameters)[0][0])  # noqa: S608
-
-
-def _question(asked: Selector | None, now: float, retired: bool) -> tuple[str, str, tuple[str | float, ...]]:
-    """Tables, condition and parameters; a label that all of them have is where to begin."""
-    begin = None if asked is None else _driving(asked.root)
+def question(asked: Selector, now: float) -> tuple[str, Condition]:
+    """The tables to ask, and the condition; a label that all of them have is where to begin."""
+    begin = _driving(asked.root)
     condition = _rest(asked, begin, now)
-    where = condition.sql if retired else f"d.state <> '{LifeCycle.RETIRED}' AND ({condition.sql})"
     heard = " LEFT JOIN presence p ON p.device_id = d.id" if "p." in condition.sql else ""
     if begin is None:
-        return f"devices d{heard}", where, condition.parameters
+        return f"devices d{heard}", condition
     label = begin.field.removeprefix("label."), begin.operands[0].text
     # CROSS, because SQLite then begins with the label, whatever it believes of the other indexes
     source = f"labels k CROSS JOIN devices d{heard}"
-    return source, f"d.id = k.device_id AND k.key = ? AND k.value = ? AND {where}", (*label, *condition.parameters)
+    where = f"d.id = k.device_id AND k.key = ? AND k.value = ? AND ({condition.sql})"
+    return source, Condition(where, (*label, *condition.parameters), condition.exact)
 
 
-def _rest(asked: Selector | None, begin: Criterion | None, now: float) -> Condition:
+def _rest(asked: Selector, begin: Criterion | None, now: float) -> Condition:
     """What is asked beyond the label that it begins with."""
-    if asked is None or asked.root is begin:
+    if asked.root is begin:
         return Condition("1 = 1")
     if begin is None or not isinstance(asked.root, All):
         return compiled(asked, now)

@@ -9,7 +9,7 @@ from fleetctl.registry.enrolments import Enrolments
 from fleetctl.registry.groups import Groups
 from fleetctl.registry.projections import Projections
 from fleetctl.registry.rollouts import Rollouts
-from fleetctl.registry.selecting import Selecting
+from fleetctl.registry.selection import Selecting
 from fleetctl.registry.tokens import Tokens
 
 
