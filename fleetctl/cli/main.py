@@ -108,6 +108,9 @@ def _failed(error: Exception, words: list[str]) -> int:
 
 
 def _interrupted(hint: str) -> int:
+    # Ctrl-C in the middle of an exec of text, as making a dataclass is one, has CPython end by the signal whatever became of the
+    # exception; one that goes well takes that back
+    exec("")  # noqa: S102
     sys.stderr.write("\ninterrupted\n" + (f"\nhint: {hint}\n" if hint else ""))
     return INTERRUPTED
 

@@ -186,6 +186,23 @@ def test_an_operator_gets_a_folder_and_a_revocation_a_number(fleet: Fleetctl, tm
     assert fleet("certs", "list", "op:alice", "-o", "json").json()[0]["state"] == "revoked"
 
 
+def test_ctrl_c_in_the_middle_of_making_a_class_is_130_too(tmp_path: Path) -> None:
+    code = """
+import sys
+from fleetctl.cli import main
+
+def stopped(words):
+    exec("raise KeyboardInterrupt")
+
+main._dispatch = stopped
+sys.exit(main.run([]))
+"""
+    (tmp_path / "stopped.py").write_text(code)
+    words = [sys.executable, "-m", "stopped"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted\n")
+
+
 def test_a_release_is_published_once_and_verified(fleet: Fleetctl, tmp_path: Path) -> None:
     image = tmp_path / "firmware.bin"
     image.write_bytes(b"firmware" * 1000)
