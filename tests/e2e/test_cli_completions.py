@@ -62,7 +62,8 @@ def bash(*words: str) -> list[str]:
 
 def test_bash_completes_groups_verbs_options_and_formats() -> None:
     assert bash("fleetctl", "tw") == ["twin"]
-    assert set(bash("fleetctl", "twin", "")) == {"get", "set", "diff"}
+    verbs = {"get", "set", "unset", "diff", "edit", "patch", "replace", "history", "revert", "schema", "wait", "watch"}
+    assert set(bash("fleetctl", "twin", "")) == verbs
     assert "--selector" in bash("fleetctl", "provision", "list", "--s")
     assert bash("fleetctl", "provision", "list", "-o", "js") == ["json", "jsonl"]
 

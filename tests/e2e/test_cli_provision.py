@@ -9,6 +9,7 @@ import pytest
 
 Fleetctl = Callable[..., Any]
 ENTRY = {
+    "certificateEnds",
     *("id", "type", "location", "labels", "status", "firmware", "lastSeen", "drift", "state", "createdAt"),
     *("serial", "batch"),
 }

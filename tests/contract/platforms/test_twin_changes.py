@@ -70,7 +70,7 @@ class TestDocuments:
             fleet.twins.history("p9")
 
     def test_the_history_has_an_end(self, fleet: "Fleet", devices: "Sequence[Device]", monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("fleetctl.registry.projections.HISTORY_LIMIT", 2)
+        monkeypatch.setattr("fleetctl.model.twin.HISTORY_LIMIT", 2)
         monkeypatch.setattr("fleetctl.platforms.memory.held.HISTORY_LIMIT", 2)
         for value in (1, 2, 3):
             fleet.twins.set(devices[:1], {"a": value})
